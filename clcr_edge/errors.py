@@ -1,0 +1,59 @@
+"""Every error that clcr-edge raises on purpose.
+
+    ClcrEdgeError               exit code 1: names what was wrong and what to do about it
+    ├── UsageError              exit code 2: the call itself cannot work
+    ├── ConfigError             a configuration value is outside its range
+    ├── MissingPartError        an optional package, library or program is not there
+    ├── SourceError             a camera, microphone or file cannot be opened, or ended badly
+    ├── SpeechModelError        a speech-to-text model directory is missing or broken
+    ├── DataError               a data set is missing, incomplete or malformed
+    ├── BundleError             a bundle is corrupt, foreign or of a newer schema
+    ├── ExportError             an export could not prove itself
+    └── StreamError             packets were pushed in an order that cannot be (time running backwards, say)
+"""
+
+from __future__ import annotations
+
+
+class ClcrEdgeError(Exception):
+    """Root of the tree. The message is one line for a person: the value, then the remedy."""
+
+    exit_code = 1
+
+
+class UsageError(ClcrEdgeError):
+    """The arguments contradict each other or name something that cannot exist."""
+
+    exit_code = 2
+
+
+class ConfigError(ClcrEdgeError):
+    """A configuration value is outside its range."""
+
+
+class MissingPartError(ClcrEdgeError):
+    """An optional package, shared library or program is not installed."""
+
+
+class SourceError(ClcrEdgeError):
+    """A camera, microphone or media file cannot be opened or read."""
+
+
+class SpeechModelError(ClcrEdgeError):
+    """A speech-to-text model directory is missing, incomplete or would abort the process."""
+
+
+class DataError(ClcrEdgeError):
+    """A data set is missing, incomplete or malformed."""
+
+
+class BundleError(ClcrEdgeError):
+    """A bundle is corrupt, does not match its hashes, or has a schema this version does not know."""
+
+
+class ExportError(ClcrEdgeError):
+    """The exported graph failed a check that it must pass before it may be handed over."""
+
+
+class StreamError(ClcrEdgeError):
+    """Packets contradict each other: time runs backwards, a rate changes, a shape is wrong."""
