@@ -3,8 +3,8 @@
 It stands apart from `runtime/` because data sets and calibration need it too, and imports run one way.
 """
 
-from clcr_edge.features.fbank import FbankStream, fbank
+from clcr_edge.features.fbank import FbankStream, fbank, fbank_of_ticks
 from clcr_edge.features.image import luma_square
 from clcr_edge.features.ngrams import word_ngrams
 
-__all__ = ["FbankStream", "fbank", "luma_square", "word_ngrams"]
+__all__ = ["FbankStream", "fbank", "fbank_of_ticks", "luma_square", "word_ngrams"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import kaldi_native_fbank as knf
 import numpy as np
+import numpy.typing as npt
 
 from clcr_edge.config import TickConfig
 from clcr_edge.packets import FloatArray
@@ -74,3 +75,18 @@ class FbankStream:
 def fbank(samples: FloatArray, config: TickConfig) -> FloatArray:
     """Filter bank of a whole run: float32 `[N]` -> float32 `[N // hop, n_mels]`."""
     return FbankStream(config).push(samples)
+
+
+def fbank_of_ticks(samples: FloatArray, present: npt.NDArray[np.bool_], config: TickConfig) -> FloatArray:
+    """Filter bank of a recording in which audio comes and goes by ticks, as a session would make it.
+
+    samples: float32 `[T * samples per tick]`; present: bool `[T]`. Returns float32 `[T, F, n_mels]`, zero where absent: every
+    unbroken run starts anew, exactly as after a gap in a live stream.
+    """
+    ticks = len(present)
+    out = np.zeros((ticks, config.fbank_frames, config.n_mels), np.float32)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], present, [False]]).astype(np.int8)))
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        run = fbank(samples[first * config.samples : last * config.samples], config)
+        out[first:last] = run.reshape(last - first, config.fbank_frames, config.n_mels)
+    return out

@@ -1,0 +1,125 @@
+"""One stream: push media, step, get a prediction. Sans-IO: no thread, no clock, no device.
+
+Live capture, file replay and a recorded session all drive this object, so a recording replays to identical predictions, and a
+robot can call it from its own loop.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from clcr_edge.features import word_ngrams
+from clcr_edge.packets import AudioChunk, Level, Modality, Prediction, VideoFrame, Word
+from clcr_edge.runtime.engine import Engine, StepInputs, StepOutputs
+from clcr_edge.runtime.ticker import SessionStats, Tick, Ticker
+
+
+class Session:
+    """A stream on an engine.
+
+    >>> session = Session(engine)                          # doctest: +SKIP
+    >>> session.push_frame(frame); session.push_audio(chunk); session.push_word(word)
+    >>> prediction = session.step()
+
+    Packets may come in any order between modalities; within one, times must not run backwards. `step` cuts the next tick from
+    what has been pushed and always advances by exactly one tick: what has not arrived is absent, never waited for.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.config = engine.config
+        self._ticker = Ticker(engine.config.tick)
+        self._blank = np.zeros((1, 1, self.config.tick.image_size, self.config.tick.image_size), np.float32)
+        self._silence = np.zeros((self.config.tick.fbank_frames, self.config.tick.n_mels), np.float32)
+        self._state = engine.initial_state()
+
+    def reset(self) -> None:
+        """Back to the state before the first packet, exactly."""
+        self._ticker.reset()
+        self._state = self.engine.initial_state()
+
+    def start(self, t_s: float) -> None:
+        """Fix the media time at which tick 0 begins (otherwise: the first packet's)."""
+        self._ticker.start(t_s)
+
+    def push_frame(self, frame: VideoFrame) -> None:
+        """Queue a camera frame. Raises `StreamError` if it is not uint8 `[H, W, 3]`."""
+        self._ticker.push_frame(frame)
+
+    def push_audio(self, chunk: AudioChunk) -> None:
+        """Append samples, float32 mono at the configured rate, any number of them."""
+        self._ticker.push_audio(chunk)
+
+    def push_word(self, word: Word) -> None:
+        """Queue a recognised word; it enters the next tick."""
+        self._ticker.push_word(word)
+
+    @property
+    def next_end_s(self) -> float:
+        """Media time at which the next tick ends."""
+        return self._ticker.next_end_s
+
+    @property
+    def audio_until_s(self) -> float | None:
+        """Media time up to which audio has been pushed; None before the first sample."""
+        return self._ticker.audio_until_s
+
+    @property
+    def stats(self) -> SessionStats:
+        """Counts since the last reset."""
+        return self._ticker.stats
+
+    def step(self) -> Prediction:
+        """Run the next tick. latency_ms of the result is the wall time of this call."""
+        begun = time.perf_counter()
+        tick = self._ticker.cut()
+        outputs, self._state = self.engine.step(self._inputs(tick), self._state)
+        return self._prediction(tick, outputs, begun)
+
+    def _inputs(self, tick: Tick) -> StepInputs:
+        config = self.config.tick
+        ngrams = np.zeros((config.words_per_tick, config.ngrams_per_word), np.int32)
+        confidence = np.zeros(config.words_per_tick, np.float32)
+        age = np.zeros(config.words_per_tick, np.float32)
+        for slot, word in enumerate(tick.words):
+            ngrams[slot] = word_ngrams(word.text, config)
+            confidence[slot] = min(max(word.confidence, 0.0), 1.0)
+            # Whole ticks: a fraction would pick up rounding as it is counted up.
+            age[slot] = max(0.0, np.floor((tick.end_s - word.end_s) * config.rate_hz + 1e-6))
+        n_new = np.empty((len(Level), len(Modality)), np.int32)
+        n_new[:, Modality.LANGUAGE] = len(tick.words)
+        for level, stride in enumerate(self.config.model.strides):
+            n_new[level, Modality.VISION :] = (tick.index + 1) % stride == 0
+        return StepInputs(
+            frame=self._blank if tick.frame is None else tick.frame[None],
+            fbank=self._silence if tick.fbank is None else tick.fbank,
+            ngrams=ngrams,
+            confidence=confidence,
+            word_age=age,
+            present=np.array([tick.frame is not None, tick.fbank is not None], np.float32),
+            n_new=n_new,
+        )
+
+    def _prediction(self, tick: Tick, out: StepOutputs, begun: float) -> Prediction:
+        probs = [float(p) for p in out.probs]
+        newest = {Modality.LANGUAGE: tick.word_s, Modality.VISION: tick.frame_s, Modality.AUDIO: tick.audio_s}
+
+        def per_modality(values: np.ndarray) -> dict[str, float]:  # type: ignore[type-arg]
+            return {m.key: float(values[m]) for m in Modality}
+
+        return Prediction(
+            t_s=tick.end_s,
+            tick=tick.index,
+            label=self.config.classes[int(np.argmax(out.probs))],
+            probs=dict(zip(self.config.classes, probs, strict=True)),
+            ready=bool(out.there.any(axis=1).all()),
+            level_weights={lv.key: float(out.level_weights[lv]) for lv in Level},
+            modality_weights=per_modality(out.modality_weights),
+            private_gates=per_modality(out.private_gates),
+            participation={lv.key: per_modality(out.participation[lv]) for lv in Level},
+            age_s={m.key: None if t is None else max(0.0, tick.end_s - t) for m, t in newest.items()},
+            frame_seq=tick.frame_seq,
+            latency_ms=(time.perf_counter() - begun) * 1e3,
+        )
