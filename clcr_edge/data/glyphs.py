@@ -5,6 +5,7 @@ The digits make the synthetic bank (`make_synthetic`); the letters are what a di
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -175,22 +176,44 @@ def _spline(points: npt.NDArray[np.float64], steps: int = 6) -> npt.NDArray[np.f
     return np.concatenate([curve.reshape(-1, 2), points[-1:]])
 
 
-def render(skeleton: Skeleton, rng: np.random.Generator, size: int = 28) -> ByteArray:
+@dataclass(frozen=True)
+class Hand:
+    """A way of writing. slant: x per y; width: of the glyph, 1 = as designed; pen: in pixels of 28; wander: how far
+    points stray, as a share of the glyph; style: which of a digit's skeletons this hand prefers."""
+
+    slant: float
+    width: float
+    pen: float
+    wander: float
+    style: int
+
+
+def draw_hand(rng: np.random.Generator) -> Hand:
+    """A new hand."""
+    return Hand(
+        slant=float(rng.normal(0.0, 0.14)),
+        width=float(rng.uniform(0.75, 1.1)),
+        pen=float(rng.uniform(1.4, 3.3)),
+        wander=float(rng.uniform(0.008, 0.03)),
+        style=int(rng.integers(12)),
+    )
+
+
+def render(skeleton: Skeleton, hand: Hand, rng: np.random.Generator, size: int = 28) -> ByteArray:
     """One drawing of a skeleton: uint8 `[size, size]`, 0 paper, 255 ink.
 
-    The points wander, the glyph is slanted, stretched, turned and shifted a little, the pen is thick or thin and
-    presses unevenly. It fills about 20 of 28 pixels, as MNIST's digits do.
+    The points wander, the glyph is slanted, stretched, bent, turned and shifted a little, the pen presses unevenly.
+    It fills about 20 of 28 pixels, as MNIST's digits do.
     """
-    turn, slant = np.deg2rad(rng.normal(0.0, 5.0)), rng.normal(0.0, 0.14)
-    stretch = np.diag([rng.uniform(0.72, 1.12), 1.0])
+    turn, slant = np.deg2rad(rng.normal(0.0, 4.0)), hand.slant + rng.normal(0.0, 0.04)
     spin = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    stretch = np.diag([hand.width * rng.uniform(0.93, 1.07), 1.0])
     matrix = spin @ np.array([[1.0, -slant], [0.0, 1.0]]) @ stretch
-    wander = rng.uniform(0.008, 0.032)
     bend_phase, bend = rng.uniform(0, 6.28, 2), rng.normal(0.0, 0.018, 2)
+    pen = hand.pen * rng.uniform(0.9, 1.1) / 28.0
     starts, ends, widths = [], [], []
-    pen = rng.uniform(1.3, 3.4) / 28.0
     for curved, points in skeleton:
-        array = np.asarray(points) + rng.normal(0.0, wander, (len(points), 2))
+        array = np.asarray(points) + rng.normal(0.0, hand.wander, (len(points), 2))
         line = _spline(array) if curved and len(array) > 2 else array
         line = line + bend * np.sin(2 * np.pi * line[:, ::-1] + bend_phase)
         line = (line - 0.5) @ matrix.T
@@ -211,24 +234,25 @@ def render(skeleton: Skeleton, rng: np.random.Generator, size: int = 28) -> Byte
     distance = np.sqrt(np.square(grid - a[:, None] - t[..., None] * along).sum(axis=-1))
     soft = rng.uniform(0.8, 1.4)
     ink = np.clip(0.5 + (width / 2.0 - distance) * size / soft, 0.0, 1.0).max(axis=0)
-    return np.rint(255.0 * ink.reshape(size, size)).astype(np.uint8)
+    return np.asarray(np.rint(255.0 * ink.reshape(size, size)), np.uint8)
 
 
-def render_digit(digit: int, style: int, rng: np.random.Generator) -> ByteArray:
-    """One drawing of a digit in one of its styles (`style` counts round them): uint8 `[28, 28]`, 255 ink."""
+def render_digit(digit: int, hand: Hand, rng: np.random.Generator) -> ByteArray:
+    """One drawing of a digit: uint8 `[28, 28]`, 255 ink. Four times in five in the hand's own style."""
     styles = DIGIT_SKELETONS[digit]
-    return render(styles[style % len(styles)], rng)
+    style = hand.style if rng.random() < 0.8 else int(rng.integers(len(styles)))
+    return render(styles[style % len(styles)], hand, rng)
 
 
 @lru_cache(maxsize=1)
 def letter_glyphs() -> FloatArray:
     """240 drawn letters and marks, float32 `[240, 28, 28]`, 0 paper, 1 ink; the same in every process."""
     rng = np.random.default_rng(1_040)
-    drawn = [render(LETTER_SKELETONS[i % len(LETTER_SKELETONS)], rng) for i in range(240)]
+    drawn = [render(LETTER_SKELETONS[i % len(LETTER_SKELETONS)], draw_hand(rng), rng) for i in range(240)]
     return np.stack(drawn).astype(np.float32) / np.float32(255.0)
 
 
 def scribble(rng: np.random.Generator) -> FloatArray:
     """A random pen line that means nothing: float32 `[28, 28]`, 0 paper, 1 ink."""
     points = tuple((float(x), float(y)) for x, y in rng.uniform(0.05, 0.95, (int(rng.integers(6, 11)), 2)))
-    return render(((True, points),), rng).astype(np.float32) / np.float32(255.0)
+    return render(((True, points),), draw_hand(rng), rng).astype(np.float32) / np.float32(255.0)

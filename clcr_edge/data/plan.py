@@ -12,10 +12,10 @@ from clcr_edge.packets import FloatArray
 
 TICK = 640  # samples
 AFTERMATH = 25  # ticks that an event stays labelled after its offset: 1.0 s
-ShownKind = Literal["digit", "letter", "scribble", "blank", "mirrored", "half", "face"]
+ShownKind = Literal["digit", "letter", "scribble", "blank", "mirrored", "chimera", "face"]
 SaidKind = Literal["digit", "word", "reversed", "spliced"]
-# Mirrored, these are no digits (a mirrored 2 reads as 5, and 0, 1, 8 stay what they are).
-_MIRRORS = (3, 4, 7, 9)
+# Mirrored, these are no digits (a mirrored 2 reads as 5, an open 4 as itself).
+_MIRRORS = (3, 7, 9)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _other_speech(bank: DigitBank, start: int, rng: np.random.Generator, plain: 
 
 
 def _other_card(bank: DigitBank, first: int, last: int, rng: np.random.Generator) -> Shown:
-    kinds: tuple[ShownKind, ...] = ("letter", "scribble", "blank", "mirrored", "half", "face")
+    kinds: tuple[ShownKind, ...] = ("letter", "scribble", "blank", "mirrored", "chimera", "face")
     kind = kinds[int(rng.choice(6, p=[0.28, 0.12, 0.15, 0.12, 0.08, 0.25]))]
     image = -1
     if kind == "mirrored":
@@ -178,16 +178,6 @@ def plan_negatives(bank: DigitBank, ticks: int, rng: np.random.Generator) -> Pla
         fill_gap(plan, bank, at, last, rng, True)
         at = last
     return plan
-
-
-def halved(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """What is left when a letter is cut: one half of a glyph, `[28, 28]`."""
-    out = image.copy()
-    if rng.random() < 0.5:
-        out[14:] = 0.0
-    else:
-        out[:, 14:] = 0.0
-    return out
 
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -28,7 +28,7 @@ from clcr_edge.data.conditions import (
 )
 from clcr_edge.data.glyphs import letter_glyphs, scribble
 from clcr_edge.data.hearing import SOUND_ALIKES, Heard, Spoken, hear
-from clcr_edge.data.plan import AFTERMATH, TICK, Plan, Shown, halved, plan_negatives, plan_stream
+from clcr_edge.data.plan import AFTERMATH, TICK, Plan, Shown, plan_negatives, plan_stream
 from clcr_edge.data.readers import RATE_HZ
 from clcr_edge.data.scene import SIZE, Track, render, wander
 from clcr_edge.data.sound import Utterance, mix
@@ -96,9 +96,12 @@ def _glyph(shown: Shown, bank: DigitBank, rng: np.random.Generator, plain: bool)
         return None
     if shown.kind == "scribble":
         return scribble(rng)
-    if shown.kind in ("letter", "half"):
+    if shown.kind in ("letter", "chimera"):
         letter = letter_glyphs()[rng.integers(240)]
-        return halved(letter, rng) if shown.kind == "half" else letter
+        if shown.kind == "chimera":  # the left half of one, the right half of another
+            letter = letter.copy()
+            letter[:, 14:] = letter_glyphs()[rng.integers(240), :, 14:]
+        return letter
     glyph = bank.images[shown.image].astype(np.float32) / np.float32(255.0)
     if shown.kind == "mirrored":
         glyph = np.ascontiguousarray(glyph[:, ::-1])
