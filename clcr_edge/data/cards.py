@@ -143,28 +143,37 @@ def make_card(
     return _packed(value, opacity, cell, reach_x + soft[1], reach_y + soft[0])
 
 
-def make_face(size_px: float, blur_px: tuple[float, float], rng: np.random.Generator) -> Card:
-    """A drawn face, for backgrounds and as something that is held up but is no digit."""
+def make_face(size_px: float, blur_px: tuple[float, float], rng: np.random.Generator, body: bool) -> Card:
+    """A drawn face, with shoulders below where `body` is asked for: somebody who sits there, and is no digit."""
     cell = 112
     soft = max(*blur_px, 0.4) * cell / size_px
-    skin, dark = rng.uniform(70, 220), rng.uniform(5, 60)
-    ry, rx = rng.uniform(58, 74), rng.uniform(42, 58)
+    skin, dark = rng.uniform(60, 225), rng.uniform(5, 70)
+    ry, rx = rng.uniform(58, 74), rng.uniform(42, 56)
     y, x = _AXIS[:, None], _AXIS[None, :]
-    value = np.full((SIDE, SIDE), skin, np.float32) + (rng.uniform(-0.5, 0.5) * _AXIS)[None, :]
 
-    def ellipse(cy: float, cx: float, h: float, w: float) -> FloatArray:
+    def ellipse(cy: float, cx: float, h: float, w: float, fuzzy: float = 1.0) -> FloatArray:
         inside = np.sqrt(((y - np.float32(cy)) / np.float32(h)) ** 2 + ((x - np.float32(cx)) / np.float32(w)) ** 2)
-        return np.clip((1.0 - inside) * np.float32(min(h, w) / soft) + 0.5, 0.0, 1.0)
+        return np.asarray(np.clip((1.0 - inside) * np.float32(min(h, w) / (soft * fuzzy)) + 0.5, 0.0, 1.0), np.float32)
 
+    head = ellipse(0, 0, ry, rx)
+    opacity, value = head, np.full((SIDE, SIDE), rng.uniform(10, 240), np.float32)
+    if body:
+        shirt = np.maximum(ellipse(150, 0, rng.uniform(68, 84), rng.uniform(90, 118)), ellipse(80, 0, 45, rx * 0.55))
+        value += textures()[rng.integers(len(textures()))] * np.float32(rng.uniform(0, 40))
+        opacity = np.maximum(head, shirt)
+    # Light from one side makes a ball of the head.
+    light = skin + (rng.uniform(-0.8, 0.8) * x + rng.uniform(-0.3, 0.3) * y) - np.float32(rng.uniform(0, 25)) * (x / rx) ** 2
+    value += head * (light - value)
     eye_y, eye_x, eye = rng.uniform(-22, -8), rng.uniform(14, 22), rng.uniform(3.5, 8)
-    hair = ellipse(-ry * rng.uniform(0.7, 1.1), 0.0, ry * 0.6, rx * 1.3)
-    parts = [(hair, dark + rng.uniform(0, 60))]
+    hair_y = -ry * rng.uniform(0.7, 1.1)
+    parts = [(head * ellipse(hair_y, rng.uniform(-12, 12), ry * 0.6, rx * 1.3, rng.uniform(1, 4)), dark + rng.uniform(0, 80))]
+    parts += [(ellipse(eye_y - 4, sign * eye_x, eye * 1.2, eye * 1.8, 4.0), skin * 0.75) for sign in (-1, 1)]
     parts += [(ellipse(eye_y, sign * eye_x, eye * 0.7, eye), dark) for sign in (-1, 1)]
     parts.append((ellipse(rng.uniform(28, 40), 0.0, rng.uniform(2, 10), rng.uniform(10, 24)), dark))
-    parts.append((ellipse(8, rng.uniform(-3, 3), 10, 3.5), skin * 0.8))
+    parts.append((ellipse(8, rng.uniform(-3, 3), 10, 3.5, 3.0), skin * 0.8))
     for mask, grey in parts:
         value += mask * (np.float32(grey) - value)
-    return _packed(value, ellipse(0, 0, ry, rx), cell, rx + soft, ry + soft)
+    return _packed(value, opacity, cell, (118.0 if body else rx) + soft, (126.0 if body else ry) + soft)
 
 
 def _packed(value: FloatArray, opacity: FloatArray, cell: int, reach_x: float, reach_y: float) -> Card:

@@ -95,7 +95,7 @@ def _coloured(rng: np.random.Generator, slope: float) -> FloatArray:
     spectrum *= np.maximum(frequency, 40.0) ** (-slope / 2.0)
     spectrum[frequency < 20.0] = 0.0
     noise = np.fft.irfft(spectrum, SOUND)
-    return (noise / noise.std()).astype(np.float32)
+    return np.asarray(noise / noise.std(), np.float32)
 
 
 @lru_cache(maxsize=8)
@@ -120,7 +120,7 @@ def sound_noise(kind: str) -> FloatArray:
             decay = np.exp(-np.arange(length) / rng.uniform(60, length / 3))
             ring = np.sin(2 * np.pi * rng.uniform(80, 3_000) * t[:length]) * rng.uniform(0, 2)
             noise[start : start + length] += rng.uniform(1, 6) * decay * (rng.standard_normal(length) + ring)
-    return (noise / noise.std()).astype(np.float32)
+    return np.asarray(noise / noise.std(), np.float32)
 
 
 @lru_cache(maxsize=1)

@@ -249,10 +249,10 @@ def letter_glyphs() -> FloatArray:
     """240 drawn letters and marks, float32 `[240, 28, 28]`, 0 paper, 1 ink; the same in every process."""
     rng = np.random.default_rng(1_040)
     drawn = [render(LETTER_SKELETONS[i % len(LETTER_SKELETONS)], draw_hand(rng), rng) for i in range(240)]
-    return np.stack(drawn).astype(np.float32) / np.float32(255.0)
+    return np.asarray(np.stack(drawn) / 255.0, np.float32)
 
 
 def scribble(rng: np.random.Generator) -> FloatArray:
     """A random pen line that means nothing: float32 `[28, 28]`, 0 paper, 1 ink."""
     points = tuple((float(x), float(y)) for x, y in rng.uniform(0.05, 0.95, (int(rng.integers(6, 11)), 2)))
-    return render(((True, points),), draw_hand(rng), rng).astype(np.float32) / np.float32(255.0)
+    return np.asarray(render(((True, points),), draw_hand(rng), rng) / 255.0, np.float32)

@@ -7,13 +7,15 @@ from typing import Literal
 
 import numpy as np
 
-from clcr_edge.data.bank import DigitBank
+from clcr_edge.data.bank import DIGITS, DigitBank
+from clcr_edge.data.hearing import COMMON_WORDS
 from clcr_edge.packets import FloatArray
 
 TICK = 640  # samples
 AFTERMATH = 25  # ticks that an event stays labelled after its offset: 1.0 s
-ShownKind = Literal["digit", "letter", "scribble", "blank", "mirrored", "chimera", "face"]
-SaidKind = Literal["digit", "word", "reversed", "spliced"]
+ShownKind = Literal["digit", "letter", "scribble", "blank", "mirrored", "chimera", "face", "person"]
+SaidKind = Literal["digit", "word", "reversed", "spliced", "gibberish"]
+_FADE = np.linspace(0.0, 1.0, 80, dtype=np.float32)
 # Mirrored, these are no digits (a mirrored 2 reads as 5, an open 4 as itself).
 _MIRRORS = (3, 7, 9)
 
@@ -66,7 +68,7 @@ class Plan:
 
 
 def _speed(rng: np.random.Generator, plain: bool) -> float:
-    return float(rng.uniform(0.93, 1.07) if plain else rng.uniform(0.8, 1.25))
+    return 1.0 if plain else float(rng.uniform(0.8, 1.25))
 
 
 def _level(rng: np.random.Generator, plain: bool) -> float:
@@ -85,15 +87,29 @@ def _other_speech(bank: DigitBank, start: int, rng: np.random.Generator, plain: 
     """Human speech that is no digit, beginning at sample `start`."""
     if bank.other_speech and rng.random() < 0.7:
         text, samples = bank.other_speech[rng.integers(len(bank.other_speech))]
+        if not plain and rng.random() < 0.4:  # more words for the language side than there are recordings
+            text = str(rng.choice(COMMON_WORDS))
         return _say("word", samples, text, start, rng, plain, -1)
     first = bank.recordings[rng.integers(len(bank.recordings))]
-    if rng.random() < 0.5:
+    way = rng.random()
+    if way < 0.35:
         return _say("reversed", first[::-1], None, start, rng, plain, -1)
-    label = int(rng.integers(10))
-    a = bank.recordings[rng.choice(bank.recordings_of(label))]
-    b = bank.recordings[rng.choice(bank.recordings_of((label + int(rng.integers(1, 10))) % 10))]
-    # The second half first, so that neither digit is whole in any order.
-    return _say("spliced", np.concatenate([b[len(b) // 2 :], a[: len(a) // 2]]), None, start, rng, plain, -1)
+    if way < 0.6:
+        label = int(rng.integers(10))
+        a = bank.recordings[rng.choice(bank.recordings_of(label))]
+        b = bank.recordings[rng.choice(bank.recordings_of((label + int(rng.integers(1, 10))) % 10))]
+        # The second half first, so that neither digit is whole in any order.
+        return _say("spliced", np.concatenate([b[len(b) // 2 :], a[: len(a) // 2]]), None, start, rng, plain, -1)
+    pieces = []
+    for _ in range(int(rng.integers(4, 13))):  # gibberish: scraps of a tenth of a second
+        source = bank.recordings[rng.integers(len(bank.recordings))]
+        length = min(len(source), int(rng.integers(800, 2_240)))
+        at = int(rng.integers(0, len(source) - length + 1))
+        scrap = source[at : at + length].copy()
+        scrap[:80] *= _FADE
+        scrap[-80:] *= _FADE[::-1]
+        pieces.append(scrap / max(float(np.abs(scrap).max()), 0.02))
+    return _say("gibberish", np.concatenate(pieces), None, start, rng, plain, -1)
 
 
 def _other_card(bank: DigitBank, first: int, last: int, rng: np.random.Generator) -> Shown:
@@ -109,7 +125,7 @@ def fill_gap(plan: Plan, bank: DigitBank, first: int, last: int, rng: np.random.
     """Distractors in the ticks [first, last): other speech half of the time, another card a third of the time."""
     if rng.random() < 0.5:
         at = first * TICK + int(rng.integers(0, 12 * TICK))
-        for _ in range(int(rng.integers(1, 4))):
+        for _ in range(int(rng.integers(1, 5))):
             said = _other_speech(bank, at, rng, plain)
             if at + said.length + 2 * TICK > last * TICK:
                 break
@@ -121,6 +137,12 @@ def fill_gap(plan: Plan, bank: DigitBank, first: int, last: int, rng: np.random.
         plan.shown.append(_other_card(bank, start, start + length, rng))
 
 
+def _person(plan: Plan, ticks: int, rng: np.random.Generator) -> None:
+    """In two streams of five somebody sits behind whatever is shown."""
+    if rng.random() < 0.4:
+        plan.shown.append(Shown("person", 0, ticks))
+
+
 def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bool) -> Plan:
     """Events with 0.8 to 4 s between their labelled intervals, and distractors in between.
 
@@ -128,6 +150,7 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
     now and then somebody says something else while a digit is held up, or holds up something else while saying one.
     """
     plan = Plan()
+    _person(plan, ticks, rng)
     at = int(rng.integers(5, 50))
     fill_gap(plan, bank, 0, at, rng, plain)
     while True:
@@ -151,7 +174,7 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
         if shows:
             plan.shown.append(Shown("digit", first, first + held, int(rng.choice(bank.images_of(label)))))
         if says:
-            text = WORDS[label]
+            text = DIGITS[label]
             plan.said.append(Said("digit", start, said.length, said.samples, said.speed, said.level_db, text, choice))
         plan.events.append(planned)
         if shows and not says and rng.random() < 0.35:
@@ -172,12 +195,10 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
 def plan_negatives(bank: DigitBank, ticks: int, rng: np.random.Generator) -> Plan:
     """No event at all: distractors throughout."""
     plan = Plan()
+    _person(plan, ticks, rng)
     at = 0
     while at + 25 < ticks:
         last = min(at + int(rng.integers(40, 130)), ticks)
         fill_gap(plan, bank, at, last, rng, True)
         at = last
     return plan
-
-
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -112,8 +112,7 @@ def read_wav(path: Path) -> FloatArray:
         raise DataError(f"{path}: {rate} Hz, {8 * width} bits; give PCM of 8, 16 or 32 bits at 4 to 192 kHz")
     if len(data) < frames * width * channels or frames < rate // 20:
         raise DataError(f"{path}: {frames} samples at {rate} Hz; a spoken digit needs at least 0.05 s")
-    kind = {1: np.uint8, 2: np.dtype("<i2"), 4: np.dtype("<i4")}[width]
-    pcm = np.frombuffer(data, kind).astype(np.float32).reshape(-1, channels).mean(axis=1)
+    pcm = np.frombuffer(data, {1: "u1", 2: "<i2", 4: "<i4"}[width]).astype(np.float32).reshape(-1, channels).mean(axis=1)
     pcm = (pcm - 128.0) / 128.0 if width == 1 else pcm / float(1 << (8 * width - 1))
     if not np.any(pcm):
         raise DataError(f"{path}: all samples are zero; take it out")

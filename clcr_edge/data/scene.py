@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clcr_edge.data.cards import SIDE, Card, make_face
+from clcr_edge.data.background import CANVAS, make_background
+from clcr_edge.data.cards import SIDE, Card
 from clcr_edge.data.conditions import Conditions
-from clcr_edge.data.fields import NOISE, blur, enlarge_matrix, soft_field, textures, white_field
-from clcr_edge.data.glyphs import letter_glyphs
+from clcr_edge.data.fields import NOISE, soft_field, white_field
 from clcr_edge.packets import ByteArray, FloatArray
 
 SIZE = 96
-_CANVAS = 144  # room for the camera to pan
-_STEPS = np.arange(SIZE, dtype=np.int32)
+_SHIFT_U, _SHIFT_V, _ROW_MASK = np.uint32(24), np.uint32(16), np.uint32(0xFF00)
 _PIXELS = SIZE * SIZE
+PathArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -28,107 +28,99 @@ class Track:
     """How a card moves: per frame from tick `first` on, float64 `[n]` each.
 
     x, y: place of the cell's centre; size: pixels across the cell; angle: radians; shear: x per y. fast: bool `[n]`,
-    the frames in which `blurred`, the card with motion blur, is seen instead.
+    the frames in which `blurred`, the card with motion blur, is seen instead. rigid: it only shifts; size and angle
+    are those of the first frame (the angle none).
     """
 
     card: Card
     blurred: Card
     first: int
-    x: FloatArray
-    y: FloatArray
-    size: FloatArray
-    angle: FloatArray
+    x: PathArray
+    y: PathArray
+    size: PathArray
+    angle: PathArray
     shear: float
     fast: npt.NDArray[np.bool_]
+    rigid: bool = False
 
 
-def wander(count: int, every: int, scale: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def wander(count: int, every: int, scale: float, rng: np.random.Generator) -> PathArray:
     """A smooth random path of `count` points around 0, a new direction about every `every` of them."""
     knots = count // every + 3
     return np.interp(np.arange(count) / every, np.arange(knots), rng.normal(0.0, scale, knots))
 
 
-def make_background(rng: np.random.Generator, blur_px: float) -> FloatArray:
-    """A drawn room: cloudy texture, gradient, boxes, ellipses, lines, letters, a face; float32 `[144, 144]`, 0..255."""
-    y0, x0 = rng.integers(0, 256 - _CANVAS, 2)
-    canvas = textures()[rng.integers(16), y0 : y0 + _CANVAS, x0 : x0 + _CANVAS] * np.float32(rng.uniform(0, 70))
-    ramp = np.linspace(-1, 1, _CANVAS, dtype=np.float32)
-    canvas += np.float32(rng.uniform(30, 225)) + ramp * np.float32(rng.normal(0, 25))
-    canvas += ramp[:, None] * np.float32(rng.normal(0, 25))
-    axis = np.arange(_CANVAS, dtype=np.float32)
-    for kind in rng.choice(5, int(rng.integers(0, 12)), p=[0.3, 0.2, 0.25, 0.2, 0.05]):
-        grey = np.float32(rng.uniform(0, 255))
-        h, w = rng.integers(6, 70, 2)
-        y, x = int(rng.integers(-10, _CANVAS - 8)), int(rng.integers(-10, _CANVAS - 8))
-        box = slice(max(y, 0), y + int(h)), slice(max(x, 0), x + int(w))
-        if kind == 0:
-            canvas[box] += np.float32(rng.uniform(0.3, 1.0)) * (grey - canvas[box])
-        elif kind == 1:
-            far = ((axis[box[0], None] - (y + h / 2)) / (h / 2)) ** 2 + ((axis[None, box[1]] - (x + w / 2)) / (w / 2)) ** 2
-            canvas[box] += np.clip((1.0 - far) * 4, 0, 1).astype(np.float32) * (grey - canvas[box])
-        elif kind == 2:
-            angle, width = rng.uniform(0, np.pi), rng.uniform(0.6, 3.0)
-            far = np.abs((axis[:, None] - y) * np.float32(np.cos(angle)) + (axis[None, :] - x) * np.float32(np.sin(angle)))
-            canvas += np.clip(np.float32(width) - far, 0, 1) * (grey - canvas)
-        elif kind == 3:
-            side = int(rng.integers(14, 60))
-            grow = enlarge_matrix(28, side)
-            mark = np.clip(grow @ letter_glyphs()[rng.integers(240)] @ grow.T, 0, 1)
-            box = slice(max(y, 0), min(y + side, _CANVAS)), slice(max(x, 0), min(x + side, _CANVAS))
-            mark = mark[box[0].start - y : box[0].stop - y, box[1].start - x : box[1].stop - x]
-            canvas[box] += mark * (grey - canvas[box])
+class _Sampler:
+    """Paints one track: the nearest texel for each pixel of the sheet's outline, frame by frame.
+
+    Texel addresses are 32-bit fixed point with 8 bits before the point, so that they wrap round the texture by
+    themselves. What is affine in x and y is a sum of a row and a column, made for all frames at once.
+    """
+
+    def __init__(self, track: Track) -> None:
+        self.track = track
+        scale = track.card.cell / track.size
+        cos, sin = np.cos(track.angle) * scale, np.sin(track.angle) * scale
+        # texel = shear . rotation . (pixel - centre): u = cos dx + sin dy + shear v, v = -sin dx + cos dy.
+        ux, uy, vx, vy = cos - track.shear * sin, sin + track.shear * cos, -sin, cos
+        u0, v0 = SIDE / 2.0 - ux * track.x - uy * track.y, SIDE / 2.0 - vx * track.x - vy * track.y
+
+        def fixed(texels: PathArray) -> npt.NDArray[np.uint32]:
+            return (texels * float(1 << 24)).astype(np.int64).astype(np.uint32)
+
+        steps = np.arange(SIZE, dtype=np.float64)
+        self._u_row, self._u_column = fixed(np.outer(ux, steps) + u0[:, None]), fixed(np.outer(uy, steps))
+        self._v_row, self._v_column = fixed(np.outer(vx, steps) + v0[:, None]), fixed(np.outer(vy, steps))
+        reach_x, reach_y = track.card.reach_x, track.card.reach_y
+        if reach_x is None or reach_y is None:
+            box = np.tile([0, SIZE, 0, SIZE], (len(track.x), 1))
         else:
-            face = make_face(float(rng.uniform(40, 90)), (blur_px, blur_px), rng)
-            step = int(rng.integers(2, 4))
-            keep, paint = (a.reshape(SIDE, SIDE)[::step, ::step] for a in (face.keep, face.paint))
-            n = min(_CANVAS, len(keep))
-            y, x = int(rng.integers(0, _CANVAS - n + 1)), int(rng.integers(0, _CANVAS - n + 1))
-            part = canvas[y : y + n, x : x + n]
-            part *= keep[:n, :n]
-            part += paint[:n, :n]
-    sigma = float(rng.uniform(0.0, 0.4 + blur_px))
-    return np.clip(blur(canvas, sigma, sigma), 0.0, 255.0)
+            # The sheet's outline on the screen: |forward matrix| . reach.
+            det = ux * vy - uy * vx
+            half_x = (np.abs(vy) * reach_x + np.abs(uy) * reach_y) / det
+            half_y = (np.abs(vx) * reach_x + np.abs(ux) * reach_y) / det
+            box = np.stack([track.y - half_y, track.y + half_y, track.x - half_x, track.x + half_x], axis=1)
+            box = np.clip(box, 0, SIZE).astype(int)
+        self._boxes: list[list[int]] = box.tolist()
+
+    def paint(self, frame: FloatArray, k: int) -> None:
+        """Paint frame `k` of the track onto float32 `[96, 96]`, in place."""
+        y0, y1, x0, x1 = self._boxes[k]
+        if y1 <= y0 or x1 <= x0:
+            return
+        card = self.track.blurred if self.track.fast[k] else self.track.card
+        u = self._u_row[k, x0:x1] + self._u_column[k, y0:y1, None]
+        v = self._v_row[k, x0:x1] + self._v_column[k, y0:y1, None]
+        u >>= _SHIFT_U
+        v >>= _SHIFT_V
+        v &= _ROW_MASK
+        u |= v
+        at = u.astype(np.intp)
+        part = frame[y0:y1, x0:x1]
+        part *= card.keep[at]
+        part += card.paint[at]
 
 
-def _inverse(track: Track) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Screen -> texel as 16.16 fixed point `[n, 6]` (u per x, u per y, u0, v per x, v per y, v0), and boxes `[n, 4]`."""
-    scale = track.card.cell / track.size
-    cos, sin = np.cos(track.angle) * scale, np.sin(track.angle) * scale
-    # texel = shear . rotation . (pixel - centre): u = cos dx + sin dy + shear v, v = -sin dx + cos dy.
-    ux, uy, vx, vy = cos - track.shear * sin, sin + track.shear * cos, -sin, cos
-    centre = SIDE / 2.0
-    u0, v0 = centre - ux * track.x - uy * track.y, centre - vx * track.x - vy * track.y
-    matrix = np.stack([ux, uy, u0, vx, vy, v0], axis=1) * 65_536.0
-    n = len(track.x)
-    if track.card.reach_x is None or track.card.reach_y is None:
-        box = np.tile([0, SIZE, 0, SIZE], (n, 1))
-    else:
-        # The sheet's outline on the screen: |forward matrix| . reach.
-        det = ux * vy - uy * vx
-        hull_x = (np.abs(vy) * track.card.reach_x + np.abs(uy) * track.card.reach_y) / det
-        hull_y = (np.abs(vx) * track.card.reach_x + np.abs(ux) * track.card.reach_y) / det
-        box = np.stack([track.y - hull_y, track.y + hull_y, track.x - hull_x, track.x + hull_x], axis=1)
-        box = np.clip(box, 0, SIZE)
-    return matrix.astype(np.int32), box.astype(np.int32)
+class _Sprite:
+    """Paints a track that neither turns nor grows: sampled once, then only moved by whole pixels."""
 
+    def __init__(self, track: Track) -> None:
+        step = track.card.cell / float(track.size[0])
+        columns = np.arange(0, SIDE, step).astype(int)
+        self._keep = np.ascontiguousarray(track.card.keep.reshape(SIDE, SIDE)[columns[:, None], columns])
+        self._paint = np.ascontiguousarray(track.card.paint.reshape(SIDE, SIDE)[columns[:, None], columns])
+        half = len(columns) / 2.0
+        self._y, self._x = np.rint(track.y - half).astype(int).tolist(), np.rint(track.x - half).astype(int).tolist()
 
-def _paint(frame: FloatArray, card: Card, m: list[int], box: list[int]) -> None:
-    y0, y1, x0, x1 = box
-    if y1 <= y0 or x1 <= x0:
-        return
-    ux, uy, u0, vx, vy, v0 = m
-    xs, ys = _STEPS[x0:x1], _STEPS[y0:y1, None]
-    u = (xs * np.int32(ux) + np.int32(u0)) + ys * np.int32(uy)
-    v = (xs * np.int32(vx) + np.int32(v0)) + ys * np.int32(vy)
-    u >>= 16
-    u &= 255
-    v >>= 8
-    v &= 0xFF00
-    u |= v
-    at = u.astype(np.intp)
-    part = frame[y0:y1, x0:x1]
-    part *= card.keep[at]
-    part += card.paint[at]
+    def paint(self, frame: FloatArray, k: int) -> None:
+        """Paint frame `k` of the track onto float32 `[96, 96]`, in place."""
+        y, x, side = self._y[k], self._x[k], len(self._keep)
+        y0, y1, x0, x1 = max(y, 0), min(y + side, SIZE), max(x, 0), min(x + side, SIZE)
+        if y1 <= y0 or x1 <= x0:
+            return
+        part = frame[y0:y1, x0:x1]
+        part *= self._keep[y0 - y : y1 - y, x0 - x : x1 - x]
+        part += self._paint[y0 - y : y1 - y, x0 - x : x1 - x]
 
 
 def render(
@@ -143,17 +135,16 @@ def render(
     present: bool `[ticks]`. Tracks are painted in their order. Deterministic in `rng`.
     """
     frames = np.zeros((ticks, SIZE, SIZE), np.uint8)
-    painted: list[list[tuple[Card, list[int], list[int]]]] = [[] for _ in range(ticks)]
+    painted: list[list[tuple[_Sampler | _Sprite, int]]] = [[] for _ in range(ticks)]
     for track in tracks:
-        matrix, box = _inverse(track)
-        for k, (m, b) in enumerate(zip(matrix.tolist(), box.tolist(), strict=True)):
-            if 0 <= track.first + k < ticks:
-                painted[track.first + k].append((track.blurred if track.fast[k] else track.card, m, b))
+        painter = _Sprite(track) if track.rigid else _Sampler(track)
+        for t in range(max(track.first, 0), min(track.first + len(track.x), ticks)):
+            painted[t].append((painter, t - track.first))
 
     cuts = {0}
     while max(cuts) < ticks:
         cuts.add(max(cuts) + int(rng.integers(150, 450)))
-    room = (_CANVAS - SIZE) / 2.0
+    room = (CANVAS - SIZE) / 2.0
     shake = float(rng.choice([0.0, 1.5, 6.0]))
     pan_y = np.clip(room + wander(ticks, 20, shake, rng), 0, 2 * room).astype(int).tolist()
     pan_x = np.clip(room + wander(ticks, 20, shake, rng), 0, 2 * room).astype(int).tolist()
@@ -181,8 +172,8 @@ def render(
             continue
         y, x = pan_y[t], pan_x[t]
         np.copyto(frame, canvas[y : y + SIZE, x : x + SIZE])
-        for card, m, b in painted[t]:
-            _paint(frame, card, m, b)
+        for painter, k in painted[t]:
+            painter.paint(frame, k)
         frame *= light
         frame *= gain[t]
         if sigma > 0:

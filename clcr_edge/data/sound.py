@@ -64,13 +64,14 @@ def _smooth_sizes() -> np.ndarray:
 
 
 def draw_room(rng: np.random.Generator, plain: bool) -> Room:
-    """A microphone's timbre (gentle when `plain`) and, in training, an echo half of the time."""
-    size = 1.5 if plain else 4.0
-    eq = rng.normal(0.0, size, len(_EQ_HZ)) + rng.normal(0.0, size / 3) * np.log2(np.maximum(_EQ_HZ, 40.0) / 1_000.0)
-    if not plain and rng.random() < 0.3:  # a small loudspeaker, a telephone
+    """A microphone's timbre and, half of the time, an echo; when `plain`, neither: recordings as they are."""
+    if plain:
+        return Room(np.zeros(len(_EQ_HZ), np.float32), None)
+    eq = rng.normal(0.0, 4.0, len(_EQ_HZ)) + rng.normal(0.0, 1.3) * np.log2(np.maximum(_EQ_HZ, 40.0) / 1_000.0)
+    if rng.random() < 0.3:  # a small loudspeaker, a telephone
         eq[:3] -= rng.uniform(0, 15)
         eq[8:] -= rng.uniform(0, 20)
-    response = None if plain or rng.random() < 0.5 else int(rng.integers(24))
+    response = None if rng.random() < 0.5 else int(rng.integers(len(room_responses())))
     return Room(np.clip(eq, -20.0, 12.0).astype(np.float32), response)
 
 
@@ -96,14 +97,14 @@ def speak(utterance: Utterance, room: Room) -> FloatArray:
     if room.response is not None:
         response = np.fft.rfft(room_responses()[room.response], n_out)
         out[:bins] *= response[:bins]
-    sound = np.fft.irfft(out, n_out)[: min(n_out, utterance.length + _TAIL)]
+    sound = np.fft.irfft(out, n_out)[: min(n_out, utterance.length + _TAIL)].astype(np.float32)
     power = active_power(sound)
     if power > 0.0:
-        sound *= 10.0 ** (utterance.level_db / 20.0) / np.sqrt(power)
-    ramp = np.linspace(0.0, 1.0, 80)
+        sound *= np.float32(10.0 ** (utterance.level_db / 20.0) / np.sqrt(power))
+    ramp = np.linspace(0.0, 1.0, 80, dtype=np.float32)
     sound[:80] *= ramp
     sound[-80:] *= ramp[::-1]
-    return sound.astype(np.float32)
+    return sound
 
 
 _BABBLES: WeakKeyDictionary[DigitBank, FloatArray] = WeakKeyDictionary()
@@ -122,7 +123,7 @@ def _babble(bank: DigitBank) -> FloatArray:
                     break
                 total[at : at + len(part)] += part / max(np.sqrt(active_power(part)), 1e-6)
                 at += len(part) + int(rng.integers(0, 2_400))
-        _BABBLES[bank] = total / total.std()
+        _BABBLES[bank] = np.asarray(total / total.std(), np.float32)
     return _BABBLES[bank]
 
 
@@ -137,7 +138,7 @@ def _noise_bed(bank: DigitBank, count: int, conditions: Conditions, rng: np.rand
         knots = np.exp(rng.normal(0.0, 0.5, count // 8_000 + 3))
         swell = np.interp(np.arange(0, count, 160) / 8_000, np.arange(len(knots)), knots).repeat(160)[:count]
         bed = bed * (swell / np.sqrt(np.square(swell).mean())).astype(np.float32)
-    return bed
+    return np.asarray(bed, np.float32)
 
 
 def mix(

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from clcr_edge.data.bank import DIGITS, NONE, DigitBank
-from clcr_edge.data.cards import Card, bend, make_card, make_face
 from clcr_edge.data.conditions import (
     CLEAN,
     MODERATE,
@@ -26,12 +25,12 @@ from clcr_edge.data.conditions import (
     ModalityDropout,
     draw_training_conditions,
 )
-from clcr_edge.data.glyphs import letter_glyphs, scribble
 from clcr_edge.data.hearing import SOUND_ALIKES, Heard, Spoken, hear
-from clcr_edge.data.plan import AFTERMATH, TICK, Plan, Shown, plan_negatives, plan_stream
+from clcr_edge.data.plan import AFTERMATH, TICK, Plan, plan_negatives, plan_stream
 from clcr_edge.data.readers import RATE_HZ
-from clcr_edge.data.scene import SIZE, Track, render, wander
+from clcr_edge.data.scene import render
 from clcr_edge.data.sound import Utterance, mix
+from clcr_edge.data.tracks import make_track
 from clcr_edge.errors import ConfigError
 from clcr_edge.packets import ByteArray, FloatArray, Word
 
@@ -91,63 +90,6 @@ class Stream:
         return len(self.labels)
 
 
-def _glyph(shown: Shown, bank: DigitBank, rng: np.random.Generator, plain: bool) -> FloatArray | None:
-    if shown.kind == "blank":
-        return None
-    if shown.kind == "scribble":
-        return scribble(rng)
-    if shown.kind in ("letter", "chimera"):
-        letter = letter_glyphs()[rng.integers(240)]
-        if shown.kind == "chimera":  # the left half of one, the right half of another
-            letter = letter.copy()
-            letter[:, 14:] = letter_glyphs()[rng.integers(240), :, 14:]
-        return letter
-    glyph = bank.images[shown.image].astype(np.float32) / np.float32(255.0)
-    if shown.kind == "mirrored":
-        glyph = np.ascontiguousarray(glyph[:, ::-1])
-    return glyph if plain or rng.random() < 0.4 else bend(glyph, rng)
-
-
-def _track(shown: Shown, bank: DigitBank, blur_px: float, plain: bool, rng: np.random.Generator) -> Track:
-    """Where a card is in each frame: it slides in, or is simply there, sways, and leaves."""
-    size = float(np.exp(rng.uniform(np.log(36.0), np.log(112.0))))
-    blur = float(rng.uniform(0.0, min(blur_px, size / 40.0)))
-    enter, leave = (int(rng.integers(3, 10)) if rng.random() < 0.75 else 0 for _ in range(2))
-    before, after = (6 * enter) // 10, (6 * leave) // 10
-    count = before + shown.last - shown.first + after
-    ramp = np.zeros((2, count))
-    for steps, part in ((enter, slice(0, enter)), (leave, slice(count - leave, count))):
-        if steps:
-            angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(50, 100)
-            fall = (1.0 - (np.arange(steps) + 0.5) / steps) ** 1.5
-            ramp[:, part] = far * np.array([[np.cos(angle)], [np.sin(angle)]]) * (fall if part.start == 0 else fall[::-1])
-    free = max(SIZE / 2.0 - 0.4 * size, 0.0)
-    centre = SIZE / 2.0 + rng.uniform(-free, free, 2)
-    sway = float(rng.choice([0.3, 1.2, 3.0]))
-    moving = bool(np.hypot(ramp[0, :enter], ramp[1, :enter]).any())
-    seed = int(rng.integers(1 << 62))
-    x, y = centre[0] + ramp[0] + wander(count, 12, sway, rng), centre[1] + ramp[1] + wander(count, 12, sway, rng)
-    angle_rad = np.deg2rad(rng.uniform(-15, 15) + wander(count, 15, 2.0, rng))
-    sizes = size * (1.0 + wander(count, 15, 0.03, rng))
-    shear = float(np.clip(rng.normal(0.0, 0.07), -0.15, 0.15))
-    glyph = None if shown.kind == "face" else _glyph(shown, bank, rng, plain)
-
-    def card(blur_y: float, blur_x: float) -> Card:
-        paint_rng = np.random.default_rng(seed)  # the same card twice: still, and blurred by its motion
-        if shown.kind == "face":
-            return make_face(size, (blur_y, blur_x), paint_rng)
-        return make_card(glyph, size, (blur_y, blur_x), paint_rng, plain)
-
-    still = card(blur, blur)
-    blurred, fast = still, np.zeros(count, bool)
-    if moving and not plain and rng.random() < 0.6:
-        step = np.hypot(np.gradient(x), np.gradient(y)) if count > 1 else np.zeros(count)
-        fast = step > 2.0
-        along = np.abs(ramp[:, 0]) / max(float(np.hypot(*ramp[:, 0])), 1e-6)
-        blurred = card(blur + 2.5 * along[1], blur + 2.5 * along[0])
-    return Track(still, blurred, shown.first - before, x, y, sizes, angle_rad, shear, fast)
-
-
 def _perceived(plan: Plan, heard: list[Heard], present: BoolArray, ticks: int) -> tuple[list[Event], list[Trace]]:
     """Events as far as they can be perceived: what happens while its device is away is no evidence.
 
@@ -187,7 +129,7 @@ def _perceived(plan: Plan, heard: list[Heard], present: BoolArray, ticks: int) -
 def _compose(bank: DigitBank, plan: Plan, conditions: Conditions, present: BoolArray, ticks: int, seed: int) -> Stream:
     language, vision, audio_there = present
     rng = np.random.default_rng([seed, 1])
-    tracks = [_track(s, bank, conditions.blur_px, conditions.plain, rng) for s in plan.shown if vision.any()]
+    tracks = [make_track(s, bank, conditions.blur_px, conditions.plain, rng) for s in plan.shown if vision.any()]
     frames = render(ticks, tracks, vision, conditions, rng)
     audio = np.zeros(ticks * TICK, np.float32)
     if audio_there.any():
