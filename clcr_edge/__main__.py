@@ -1,0 +1,5 @@
+"""`python -m clcr_edge`."""
+
+from clcr_edge.cli import main
+
+main()

@@ -1,0 +1,55 @@
+"""The `clcr-edge` command line: registers the commands, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from clcr_edge.commands.devices import devices
+from clcr_edge.commands.run import run
+from clcr_edge.errors import ClcrEdgeError
+
+app = typer.Typer(
+    name="clcr-edge",
+    help="Language, vision and audio in one small streaming network: CLCR, run live on the device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(run)
+app.command("devices")(devices)
+
+
+def main() -> NoReturn:
+    """Entry point. Exit codes: 0 done (Ctrl-C in `run` included), 1 an error of ours, 2 a wrong call, 130 interrupted."""
+    code = 0
+    try:
+        app()
+    except ClcrEdgeError as e:
+        print(f"clcr-edge: {e}", file=sys.stderr)
+        code = e.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader has gone; keep the interpreter's last flush quiet
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else int(e.code is not None)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    deadline = sys.modules.get("clcr_edge.runtime.deadline")
+    if deadline is not None and deadline.abandoned():
+        # A call that never returned would keep the interpreter's own clean-up waiting as well.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""`clcr-edge run`: camera, microphone and speech in, one prediction per tick out."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from clcr_edge.errors import MissingPartError, SpeechModelError, UsageError
+
+if TYPE_CHECKING:
+    from clcr_edge.packets import Prediction, Word
+    from clcr_edge.runtime.pipeline import Pipeline
+    from clcr_edge.runtime.session import Session
+    from clcr_edge.runtime.sources import Plan
+    from clcr_edge.runtime.speech import Speech
+
+
+class Sink(Protocol):
+    """Where predictions go."""
+
+    def show(self, prediction: Prediction, words: list[Word]) -> None: ...
+    def close(self) -> None: ...
+
+
+def run(
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle directory [default: the shipped one, or one in ./out]")] = None,
+    camera: Annotated[str | None, typer.Option(metavar="SRC", help="Index, device name, URL or file [default: 0]")] = None,
+    mic: Annotated[str | None, typer.Option(metavar="SRC", help="The same [default: the default microphone]")] = None,
+    stt_model: Annotated[Path | None, typer.Option(metavar="DIR", help="Vosk model [default: the shipped one]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")] = False,
+    duration: Annotated[float | None, typer.Option(metavar="S", help="End after so many seconds of media.")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="fp32|int8", help="[default: the one the export chose]")] = None,
+    no_camera: Annotated[bool, typer.Option("--no-camera", help="Run without vision.")] = False,
+    no_mic: Annotated[bool, typer.Option("--no-mic", help="Run without audio and language.")] = False,
+    no_stt: Annotated[bool, typer.Option("--no-stt", help="Run without language.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Replay files as fast as possible; same predictions.")] = False,
+) -> None:
+    """Run a bundle on a camera, a microphone and speech, or on files; one prediction per tick.
+
+    A file given for one of --camera and --mic serves both, as far as it has both. Nothing that is seen, heard or said is
+    stored or sent. Ctrl-C ends.
+    """
+    from clcr_edge import bundle as bundles
+    from clcr_edge.runtime.assets import default_bundle
+    from clcr_edge.runtime.onnx_engine import OnnxEngine
+    from clcr_edge.runtime.quiet import c_stderr_silenced
+    from clcr_edge.runtime.session import Session
+    from clcr_edge.runtime.sources import plan_sources
+
+    if duration is not None and not (math.isfinite(duration) and duration > 0):
+        raise UsageError(f"--duration {duration}: give a positive number of seconds")
+    plan = plan_sources(camera, mic, no_camera=no_camera, no_mic=no_mic)
+    if fast and plan.is_live:
+        raise UsageError("--fast is for files; a live source runs at its own pace")
+    with c_stderr_silenced():
+        loaded = bundles.read(bundle or default_bundle())
+        engine = OnnxEngine.from_bundle(loaded, precision)
+        speech = _speech(plan, stt_model, no_stt)
+        sink = _sink(as_json, f"{loaded.path.name}  {engine.precision}  {plan}")
+        pipeline = _open(Session(engine), plan, speech, fast, sink)
+        _loop(pipeline, sink, None if duration is None else math.ceil(duration * engine.config.tick.rate_hz - 1e-6))
+
+
+def _note(text: str) -> None:
+    print(f"clcr-edge: {text}", file=sys.stderr)
+
+
+def _speech(plan: Plan, stt_model: Path | None, no_stt: bool) -> Speech | None:
+    if no_stt or plan.mic is None:
+        if stt_model is not None:
+            raise UsageError(f"--stt-model {stt_model} needs audio to listen to; leave out --no-stt and --no-mic")
+        return None
+    from clcr_edge.runtime.assets import default_speech_model
+    from clcr_edge.runtime.speech import LockstepSpeech, Recogniser, ThreadedSpeech
+
+    path = stt_model or default_speech_model()
+    if path is None:
+        _note("no speech model here; going on without language (give one with --stt-model DIR)")
+        return None
+    try:
+        # The shipped model is known to be sound; another may abort the process, so it is tried in one of its own first.
+        recogniser = Recogniser(path, check=stt_model is not None)
+    except (MissingPartError, SpeechModelError) as e:
+        if stt_model is not None:
+            raise
+        _note(f"going on without language: {e}")
+        return None
+    return ThreadedSpeech(recogniser) if plan.is_live else LockstepSpeech(recogniser)
+
+
+def _sink(as_json: bool, title: str) -> Any:
+    if as_json:
+        from clcr_edge.runtime.json_lines import JsonLines
+
+        return JsonLines(sys.stdout)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        from clcr_edge.runtime.terminal import TerminalView
+
+        return TerminalView(Console(), title)
+    from clcr_edge.runtime.plain import PlainLines
+
+    return PlainLines(sys.stdout)
+
+
+def _open(session: Session, plan: Plan, speech: Speech | None, fast: bool, sink: Any) -> Pipeline:
+    from clcr_edge.runtime.feed import Listener
+    from clcr_edge.runtime.pipeline import live, replay
+    from clcr_edge.runtime.sources import open_camera, open_microphone
+
+    if not plan.is_live:
+        files = [None if source is None else source.path for source in (plan.camera, plan.mic)]
+        return replay(session, camera=files[0], mic=files[1], speech=speech, fast=fast)
+    wake = threading.Event()
+    notice = getattr(sink, "notice", _note)
+    listener = Listener()
+    listener.on_notice = notice  # type: ignore[method-assign]
+    camera = None if plan.camera is None else open_camera(plan.camera, wake=wake, notice=notice)
+    try:
+        microphone = None if plan.mic is None else open_microphone(plan.mic, wake=wake, notice=notice)
+    except BaseException:
+        if camera is not None:
+            camera.close()
+        raise
+    return live(session, camera=camera, microphone=microphone, wake=wake, speech=speech, listener=listener)
+
+
+def _loop(pipeline: Pipeline, sink: Sink, ticks: int | None) -> None:
+    """Show predictions until the media ends, the ticks are through, Ctrl-C (or SIGTERM) comes, or the reader goes away."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        try:
+            for count, prediction in enumerate(pipeline, start=1):
+                sink.show(prediction, pipeline.new_words)
+                if count == ticks:
+                    break
+        except KeyboardInterrupt:
+            pass
+        except BrokenPipeError:
+            # Nobody reads any more, as after `| head`; the interpreter's last flush must not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        sink.close()
+        pipeline.close()
+        _note(pipeline.summary.line)

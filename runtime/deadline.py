@@ -1,0 +1,44 @@
+"""Calls into C libraries that may never return (PortAudio on a stalled sound server, a camera driver), with a deadline.
+
+Such a call cannot be interrupted. It runs in a daemon thread; past the deadline the thread is abandoned and the caller
+goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from clcr_edge.errors import SourceError
+
+T = TypeVar("T")
+
+_abandoned: list[str] = []
+
+
+def within(seconds: float, what: str, call: Callable[[], T]) -> T:
+    """Result of `call()`, or `SourceError` naming `what` when it has not returned after `seconds`."""
+    result: list[T] = []
+    error: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(call())
+        except BaseException as e:  # carried over to the caller's thread
+            error.append(e)
+
+    thread = threading.Thread(target=work, name=f"within:{what}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        _abandoned.append(what)
+        raise SourceError(f"{what} did not answer within {seconds:g} s; check that its server or driver still runs")
+    if error:
+        raise error[0]
+    return result[0]
+
+
+def abandoned() -> tuple[str, ...]:
+    """Names of the calls that were given up so far. If there are any, an ordinary interpreter exit may hang too."""
+    return tuple(_abandoned)

@@ -1,0 +1,55 @@
+"""What stands between sources and a session: a feed hands over, tick by tick, the media that belongs before its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from clcr_edge.packets import AudioChunk, VideoFrame, Word
+
+
+@dataclass
+class Batch:
+    """What to push before the next step. restart_s: start the session anew at this time first (live, after a long halt)."""
+
+    frames: list[VideoFrame] = field(default_factory=list)
+    chunks: list[AudioChunk] = field(default_factory=list)
+    restart_s: float | None = None
+
+
+class Feed(Protocol):
+    """A camera and a microphone, or files: the pipeline cannot tell them apart."""
+
+    @property
+    def start_s(self) -> float:
+        """Media time at which tick 0 begins."""
+
+    @property
+    def frames_dropped(self) -> int:
+        """Camera frames that were overwritten before the pipeline saw them."""
+
+    @property
+    def problem(self) -> str | None:
+        """What was wrong with media that has ended, in one line; None if nothing."""
+
+    def collect(self, end_s: float) -> Batch | None:
+        """Media for the tick that ends at `end_s`. Blocks until it is there, or given up. None: the media has ended."""
+
+    def close(self) -> None:
+        """Free the sources."""
+
+
+class Listener:
+    """Sees what passes through a pipeline, for displays. Every method may be overridden; none may block."""
+
+    def on_frame(self, frame: VideoFrame) -> None:
+        """A camera frame was pushed."""
+
+    def on_audio(self, chunk: AudioChunk) -> None:
+        """Audio was pushed."""
+
+    def on_word(self, word: Word) -> None:
+        """A word was recognised."""
+
+    def on_notice(self, text: str) -> None:
+        """A source was lost or came back; one line."""

@@ -1,0 +1,110 @@
+"""Camera and microphone as a feed: ticks end by the wall clock, wait a moment for their audio, and never drift."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from clcr_edge.packets import AudioChunk, VideoFrame
+from clcr_edge.runtime.feed import Batch
+
+
+class FrameSource(Protocol):
+    """A live camera; see `Camera`."""
+
+    frames_dropped: int
+
+    @property
+    def alive(self) -> bool: ...
+    def take(self) -> list[VideoFrame]: ...
+    def close(self) -> None: ...
+
+
+class AudioSource(Protocol):
+    """A live microphone; see `Microphone`."""
+
+    @property
+    def alive(self) -> bool: ...
+    def take(self) -> list[AudioChunk]: ...
+    def close(self) -> None: ...
+
+
+class LiveFeed:
+    """Hands over what has arrived as soon as audio through the tick's end is there.
+
+    wake: the event that the sources set. grace_s: how long past the usual delay of the microphone a tick waits for its
+    audio; without a microphone that is alive it does not wait. behind_s: after a halt longer than this (a suspended
+    process) the session starts anew at the present instead of computing ticks that nobody waits for.
+    """
+
+    problem = None
+
+    def __init__(
+        self,
+        camera: FrameSource | None,
+        microphone: AudioSource | None,
+        wake: threading.Event,
+        *,
+        tick_s: float = 0.04,
+        grace_s: float = 0.12,
+        behind_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._camera = camera
+        self._microphone = microphone
+        self._wake = wake
+        self._tick_s = tick_s
+        self._grace_s = grace_s
+        self._behind_s = behind_s
+        self._clock = clock
+        self._until_s: float | None = None  # audio has arrived up to here
+        self._lag_s = 0.0  # how late audio usually comes; Bluetooth may take 0.2 s
+        self.start_s = clock()
+        self.audio_missed = 0  # ticks that went on without the audio of a living microphone
+
+    @property
+    def frames_dropped(self) -> int:
+        """Frames the camera overwrote before they were taken."""
+        return self._camera.frames_dropped if self._camera is not None else 0
+
+    def collect(self, end_s: float) -> Batch:
+        """Everything that has arrived, once the tick ending at `end_s` is complete or given up. Never None."""
+        now = self._clock()
+        batch = Batch()
+        if now - end_s > self._behind_s:
+            batch.restart_s = now
+            end_s = now + self._tick_s
+        while True:
+            self._wake.clear()  # before looking, so that nothing that arrives meanwhile is slept over
+            self._drain_audio(batch)
+            now = self._clock()
+            hears = self._microphone is not None and self._microphone.alive
+            if hears and self._until_s is not None and self._until_s >= end_s:
+                break
+            deadline_s = end_s + (self._lag_s + self._grace_s if hears else 0.0)
+            if now >= deadline_s:
+                self.audio_missed += hears
+                break
+            self._wake.wait(deadline_s - now)
+        if self._camera is not None:
+            batch.frames = self._camera.take()
+        return batch
+
+    def _drain_audio(self, batch: Batch) -> None:
+        if self._microphone is None:
+            return
+        chunks = self._microphone.take()
+        if not chunks:
+            return
+        batch.chunks += chunks
+        self._until_s = chunks[-1].end_s
+        lag_s = min(max(self._clock() - self._until_s, 0.0), 0.5)
+        self._lag_s += 0.02 * (lag_s - self._lag_s)
+
+    def close(self) -> None:
+        """Close both sources."""
+        for source in (self._camera, self._microphone):
+            if source is not None:
+                source.close()

@@ -1,0 +1,299 @@
+"""A media file (mp4, mpg, avi, wav, flac, mp3, ...) as frames and 16 kHz mono audio on one clock, through PyAV.
+
+The file is demuxed once. Packets wait compressed, per stream, until their time is asked for, so a badly interleaved
+file costs its own size in memory and never that of its decoded frames.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import av.error
+import numpy as np
+
+from clcr_edge.errors import SourceError
+from clcr_edge.packets import AudioChunk, ByteArray, FloatArray, VideoFrame
+
+# Where the header says how long a stream is, so that a file cut off in the middle can be told from a short one.
+_LENGTH_IN_HEADER = frozenset({"mov", "mp4", "wav", "flac", "avi"})
+_SHORT_BY_S = 0.5
+# Containers round timestamps (Matroska: to 1 ms; some muxers worse); only a larger step is a hole in the audio.
+_GAP_S = 0.03
+_MAX_BAD_PACKETS = 200
+
+
+class MediaFile:
+    """One open file. Time 0 is the container's start; streams that begin later keep their offset.
+
+    video, audio: which modalities are wanted; `SourceError` if the file has no such stream, is not a media file, or
+    does not exist. `problem` says after reading what was wrong with it (cut off, undecodable), None if nothing was.
+    """
+
+    def __init__(self, path: Path, *, video: bool, audio: bool, sample_rate_hz: int = 16_000) -> None:
+        self.path = path
+        self._bad_packets = 0
+        self._broken: str | None = None
+        self._demuxed = False
+        if not path.exists():
+            raise SourceError(f"{path}: no such file; check the path")
+        if not path.is_file():
+            raise SourceError(f"{path}: not a regular file; give a media file (mp4, mpg, avi, wav, flac, mp3)")
+        try:
+            # A playlist could name network addresses: a file given as a file reads files only.
+            self._container = av.open(f"file:{path}", options={"protocol_whitelist": "file,crypto,data"})
+        except (av.error.FFmpegError, OSError, ValueError) as e:
+            raise SourceError(f"{path}: cannot be read as a media file ({_reason(e)}); is it complete?") from None
+        self._origin_s = (self._container.start_time or 0) / 1e6
+        self.video = _VideoTrack(self, self._pick("video")) if video else None
+        self.audio = _AudioTrack(self, self._pick("audio"), sample_rate_hz) if audio else None
+        tracks = (self.video, self.audio)
+        self._tracks: dict[int, _Track] = {track.stream.index: track for track in tracks if track is not None}
+        wanted = [track.stream for track in self._tracks.values()]
+        self._demux = self._container.demux(wanted) if wanted else iter(())
+
+    def _pick(self, kind: Literal["video", "audio"]) -> Any:
+        stream: Any = self._container.streams.best(kind)
+        if stream is None:
+            has = ", ".join(sorted({s.type for s in self._container.streams})) or "no stream"
+            option = "--no-camera" if kind == "video" else "--no-mic"
+            self._container.close()
+            raise SourceError(f"{self.path}: holds no {kind} ({has} only); name another file or give {option}")
+        if stream.codec_context is None:
+            self._container.close()
+            raise SourceError(f"{self.path}: its {kind} has a codec that is not known here; convert the file first")
+        return stream
+
+    @property
+    def problem(self) -> str | None:
+        """One line about what was wrong with the part read so far, or None."""
+        if self._broken is not None:
+            return f"{self.path}: {self._broken}"
+        for track in self._tracks.values():
+            if track.exhausted and track.is_short:
+                return (
+                    f"{self.path}: cut off: its {track.stream.type} ends at {track.end_s:.2f} s of "
+                    f"{track.declared_s:.2f} s; what was there has been used"
+                )
+        if self._bad_packets:
+            return f"{self.path}: {self._bad_packets} damaged packets were left out; the rest has been used"
+        return None
+
+    def close(self) -> None:
+        """Close the file; reading afterwards gives nothing."""
+        self._demuxed = True
+        self._container.close()
+
+    def media_time(self, time_s: float) -> float:
+        """Container time -> seconds since the file's start."""
+        return time_s - self._origin_s
+
+    def fetch(self) -> bool:
+        """Demux one more packet into its track's queue; False at the end of the file."""
+        if self._demuxed:
+            return False
+        try:
+            packet = next(self._demux)
+        except StopIteration:
+            self._demuxed = True
+            return False
+        except (av.error.FFmpegError, OSError) as e:
+            self._broken = f"broken ({_reason(e)}); what could be read has been used"
+            self._demuxed = True
+            return False
+        if packet.dts is not None or packet.size:  # the rest are demux()'s own flush packets; tracks flush themselves
+            self._tracks[packet.stream.index].packets.append(packet)
+        return True
+
+    def count_bad_packet(self, reason: BaseException) -> None:
+        """A packet could not be decoded. Some damage is survivable; a file of nothing else is given up."""
+        self._bad_packets += 1
+        if self._bad_packets >= _MAX_BAD_PACKETS:
+            self._broken = f"broken ({_reason(reason)}, {self._bad_packets} packets); what could be read has been used"
+            self._demuxed = True
+            for track in self._tracks.values():
+                track.packets.clear()
+
+    @property
+    def format_names(self) -> frozenset[str]:
+        """FFmpeg's names of the container format."""
+        return frozenset(self._container.format.name.split(","))
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return str(text).splitlines()[0] if str(text) else type(error).__name__
+
+
+class _Track:
+    """One stream of the file: compressed packets waiting, and how far it has been decoded."""
+
+    def __init__(self, file: MediaFile, stream: Any) -> None:
+        self.file = file
+        self.stream = stream
+        self.packets: deque[Any] = deque()
+        self.exhausted = False
+        self.end_s = 0.0
+        duration = stream.duration
+        known = duration is not None and bool(file.format_names & _LENGTH_IN_HEADER)
+        self.declared_s = float(duration * stream.time_base) if known else 0.0
+        self._first_s: float | None = None
+
+    @property
+    def is_short(self) -> bool:
+        """Less was there than the header promises."""
+        return self.end_s - (self._first_s or 0.0) < self.declared_s - _SHORT_BY_S
+
+    def decoded(self) -> list[Any] | None:
+        """Frames of the next packet (may be none); None when there is nothing more."""
+        if self.exhausted:
+            return None
+        while not self.packets:
+            if not self.file.fetch():
+                self.exhausted = True
+                return self._flushed()
+        packet = self.packets.popleft()
+        try:
+            return list(self.stream.decode(packet))
+        except (av.error.FFmpegError, ValueError) as e:
+            self.file.count_bad_packet(e)
+            return []
+
+    def _flushed(self) -> list[Any]:
+        try:
+            return list(self.stream.decode(None))
+        except (av.error.FFmpegError, ValueError):
+            return []
+
+    def seconds(self, pts: int | None, otherwise_s: float) -> float:
+        """Timestamp in the stream's units -> seconds since the file's start."""
+        # Not frame.time: flushed frames have lost their time base.
+        return otherwise_s if pts is None else self.file.media_time(float(pts * self.stream.time_base))
+
+    def started(self, time_s: float) -> None:
+        """Note where the stream begins."""
+        if self._first_s is None:
+            self._first_s = time_s
+
+
+class _VideoTrack(_Track):
+    """Decoded frames in presentation order."""
+
+    def __init__(self, file: MediaFile, stream: Any) -> None:
+        super().__init__(file, stream)
+        stream.thread_type = "AUTO"
+        self._waiting: deque[VideoFrame] = deque()
+        self._seq = 0
+        self._last_s = -np.inf
+
+    def until(self, end_s: float) -> list[VideoFrame]:
+        """The frames with `t_s < end_s` that were not handed out before."""
+        while not self._waiting or self._waiting[-1].t_s < end_s:
+            frames = self.decoded()
+            if frames is None:
+                break
+            for frame in frames:
+                self._take(frame)
+        out = []
+        while self._waiting and self._waiting[0].t_s < end_s:
+            out.append(self._waiting.popleft())
+        return out
+
+    def _take(self, frame: av.VideoFrame) -> None:
+        rate = self.stream.average_rate
+        length_s = float(frame.duration * self.stream.time_base) if frame.duration else 0.0
+        length_s = length_s or (float(1 / rate) if rate else 0.04)
+        t_s = self.seconds(frame.pts, self.end_s)
+        if t_s <= self._last_s:
+            return  # damaged files repeat or rewind timestamps; the newer picture has no place of its own
+        self.started(t_s)
+        self._last_s = t_s
+        self.end_s = t_s + length_s
+        image: ByteArray = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+        turns = int(getattr(frame, "rotation", 0) or 0) // 90 % 4
+        if turns:  # phones store upright pictures lying down
+            image = np.ascontiguousarray(np.rot90(image, turns))
+        self._waiting.append(VideoFrame(image, t_s, self._seq))
+        self._seq += 1
+
+
+class _AudioTrack(_Track):
+    """Decoded audio, resampled, on the sample grid of time 0."""
+
+    def __init__(self, file: MediaFile, stream: Any, rate_hz: int) -> None:
+        super().__init__(file, stream)
+        self._rate_hz = rate_hz
+        self._blocks: deque[tuple[int, FloatArray]] = deque()  # (index of first sample, samples)
+        self._next = 0  # index after the last sample taken in
+        self._input_s: float | None = None  # time at which the next decoded frame should begin
+        self._resampler: av.AudioResampler | None = None
+        self._skip = 0  # samples yet to be dropped: before time 0, or heard already
+
+    def until(self, end_s: float) -> list[AudioChunk]:
+        """The samples before `end_s` that were not handed out before: one chunk per unbroken run."""
+        end = round(end_s * self._rate_hz)
+        while self._next < end:
+            frames = self.decoded()
+            if frames is None:
+                break
+            for frame in frames:
+                self._take(frame)
+            if self.exhausted:
+                self._flush()
+        out: list[AudioChunk] = []
+        run: list[FloatArray] = []
+        run_start = 0
+        while self._blocks and self._blocks[0][0] < end:
+            start, samples = self._blocks.popleft()
+            if start + len(samples) > end:
+                self._blocks.appendleft((end, samples[end - start :]))
+                samples = samples[: end - start]
+            if run and start != run_start + sum(map(len, run)):
+                out.append(self._chunk(run_start, run))
+                run = []
+            if not run:
+                run_start = start
+            run.append(samples)
+        if run:
+            out.append(self._chunk(run_start, run))
+        return out
+
+    def _chunk(self, start: int, run: list[FloatArray]) -> AudioChunk:
+        return AudioChunk(np.concatenate(run), self._rate_hz, start / self._rate_hz)
+
+    def _take(self, frame: av.AudioFrame) -> None:
+        t_s = self.seconds(frame.pts, self._input_s or 0.0)
+        if self._input_s is None or abs(t_s - self._input_s) > _GAP_S:
+            self._flush()
+            self._input_s = t_s
+            self._next = max(self._next, round(t_s * self._rate_hz))
+            self._skip = max(0, self._next - round(t_s * self._rate_hz))
+            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
+        self.started(t_s)
+        self._input_s += frame.samples / frame.sample_rate
+        assert self._resampler is not None
+        frame.pts = None  # the resampler would act on rounded timestamps; time is kept here
+        try:
+            self._append(self._resampler.resample(frame))
+        except (av.error.FFmpegError, ValueError) as e:  # the layout changed in mid-stream, or the frame is damaged
+            self.file.count_bad_packet(e)
+            self._resampler = None
+            self._input_s = None
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            self._append(self._resampler.resample(None))
+            self._resampler = None
+
+    def _append(self, frames: list[av.AudioFrame]) -> None:
+        for frame in frames:
+            samples = frame.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+            skipped = min(self._skip, len(samples))
+            self._skip -= skipped
+            samples = samples[skipped:]
+            if len(samples):
+                self._blocks.append((self._next, samples))
+                self._next += len(samples)
+                self.end_s = self._next / self._rate_hz

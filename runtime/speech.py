@@ -1,0 +1,195 @@
+"""Speech to text on the device, through Vosk: audio in, words on the stream's clock out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import queue
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from clcr_edge.errors import MissingPartError, SpeechModelError
+from clcr_edge.packets import AudioChunk, FloatArray, Word
+from clcr_edge.runtime.speech_model import check_speech_model
+from clcr_edge.runtime.speech_words import WordGate
+
+_RATE_HZ = 16_000
+_BLOCK = 1_280  # samples given to Vosk at a time: 80 ms
+_GAP_S = 0.05  # a hole in the audio longer than this ends the utterance
+_MAX_WAITING_S = 5.0
+
+
+def _vosk() -> Any:
+    try:
+        return importlib.import_module("vosk")
+    except (ImportError, OSError):
+        raise MissingPartError(
+            "speech: the vosk package is not installed; pip install 'clcr-edge[audio]', or give --no-stt"
+        ) from None
+
+
+class Recogniser:
+    """A Vosk model listening to one stream of 16 kHz audio.
+
+    model_dir: a Vosk model. Raises `SpeechModelError` if it is missing or broken (a broken one may abort the process, so
+    `check` loads it in another process first; leave that out only for a model known to be sound). stable: updates of
+    80 ms for which a word must stand before it is passed on ahead of the final result.
+    """
+
+    def __init__(self, model_dir: Path | str, *, stable: int = 3, check: bool = True) -> None:
+        vosk = _vosk()
+        vosk.SetLogLevel(-1)
+        check_speech_model(Path(model_dir), trial=check)
+        try:
+            self._model = vosk.Model(str(model_dir))
+        except Exception as e:  # vosk raises plain Exception
+            raise SpeechModelError(f"{model_dir}: Vosk cannot load it ({e}); copy or download it again") from None
+        self._vosk = vosk
+        self._gate = WordGate(stable)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new stream: the next chunk's time is its beginning."""
+        self._kaldi: Any = self._vosk.KaldiRecognizer(self._model, float(_RATE_HZ))
+        self._kaldi.SetWords(True)
+        self._gate.reset()
+        self._origin_s: float | None = None
+        self._count = 0  # samples since the origin, those waiting included
+        self._waiting: list[FloatArray] = []
+        self._waiting_count = 0
+
+    def push(self, chunk: AudioChunk) -> list[Word]:
+        """Listen to a chunk, float32 mono at 16 kHz; gives the words that have become stable or final."""
+        out = []
+        expected_s = None if self._origin_s is None else self._origin_s + self._count / _RATE_HZ
+        if expected_s is not None and abs(chunk.t_s - expected_s) > _GAP_S:
+            out += self.finish()
+        if self._origin_s is None:
+            self._origin_s = chunk.t_s
+            self._gate.reset(chunk.t_s)
+        self._waiting.append(chunk.samples)
+        self._waiting_count += len(chunk.samples)
+        self._count += len(chunk.samples)
+        while self._waiting_count >= _BLOCK:
+            joined = np.concatenate(self._waiting)
+            out += self._listen(joined[:_BLOCK])
+            self._waiting = [joined[_BLOCK:]]
+            self._waiting_count -= _BLOCK
+        return out
+
+    def finish(self) -> list[Word]:
+        """The stream has ended, or has a hole: settle the utterance, give its remaining words, begin anew."""
+        out: list[Word] = []
+        if self._origin_s is not None:
+            if self._waiting_count:
+                out += self._listen(np.concatenate(self._waiting))
+            out += self._gate.final(self._words(self._kaldi.FinalResult()))
+        self.reset()
+        return out
+
+    def _listen(self, samples: FloatArray) -> list[Word]:
+        pcm = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767).astype("<i2").tobytes()
+        if self._kaldi.AcceptWaveform(pcm):
+            return self._gate.final(self._words(self._kaldi.Result()))
+        assert self._origin_s is not None
+        heard_s = self._origin_s + (self._count - self._waiting_count + len(samples)) / _RATE_HZ
+        return self._gate.partial(json.loads(self._kaldi.PartialResult()).get("partial", ""), heard_s)
+
+    def _words(self, result: str) -> list[Word]:
+        origin_s = self._origin_s
+        assert origin_s is not None
+        return [
+            Word(w["word"], origin_s + w["start"], origin_s + w["end"], min(max(float(w.get("conf", 1.0)), 0.0), 1.0))
+            for w in json.loads(result).get("result", ())
+        ]
+
+
+class Speech(Protocol):
+    """A recogniser as the pipeline uses it: audio in after a step, words out before the next."""
+
+    def push(self, chunk: AudioChunk) -> None:
+        """Hand over audio; must not raise because a recogniser is slow."""
+
+    def take(self) -> list[Word]:
+        """The words recognised since the last call."""
+
+    def close(self) -> None:
+        """Free the recogniser."""
+
+
+class LockstepSpeech:
+    """For replay: recognises within `push`, however long it takes, so that every run gives the same words at the same ticks."""
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        self._recogniser = recogniser
+        self._words: list[Word] = []
+
+    def push(self, chunk: AudioChunk) -> None:
+        """Recognise."""
+        self._words += self._recogniser.push(chunk)
+
+    def take(self) -> list[Word]:
+        """The words since the last call."""
+        words, self._words = self._words, []
+        return words
+
+    def close(self) -> None:
+        """Forget the stream."""
+        self._recogniser.reset()
+        self._words = []
+
+
+class ThreadedSpeech:
+    """For live use: recognises in a thread of its own. One that falls behind misses audio; predictions go on."""
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        self._recogniser = recogniser
+        self._chunks: queue.SimpleQueue[AudioChunk | None] = queue.SimpleQueue()
+        self._words: deque[Word] = deque(maxlen=256)
+        self._closed = False
+        self._waiting_s = 0.0
+        self._lock = threading.Lock()
+        self.chunks_dropped = 0
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="speech", daemon=True)
+        self._thread.start()
+
+    def push(self, chunk: AudioChunk) -> None:
+        """Queue a chunk; never blocks. More than 5 s waiting: the chunk is dropped, and the utterance ends there."""
+        length_s = len(chunk.samples) / chunk.rate_hz
+        with self._lock:
+            if self._waiting_s + length_s > _MAX_WAITING_S:
+                self.chunks_dropped += 1
+                return
+            self._waiting_s += length_s
+        self._chunks.put(chunk)
+
+    def take(self) -> list[Word]:
+        """The words since the last call."""
+        out = []
+        while self._words:
+            out.append(self._words.popleft())
+        return out
+
+    def _run(self) -> None:
+        while True:
+            chunk = self._chunks.get()
+            if chunk is None or self._closed:
+                return
+            try:
+                self._words.extend(self._recogniser.push(chunk))
+            except Exception as e:  # language goes stale; the other modalities go on
+                self.error = e
+                return
+            with self._lock:
+                self._waiting_s -= len(chunk.samples) / chunk.rate_hz
+
+    def close(self) -> None:
+        """Stop; a call into Vosk that is under way is left to its daemon thread after two seconds."""
+        self._closed = True
+        self._chunks.put(None)
+        self._thread.join(2.0)
