@@ -71,10 +71,9 @@ def substitute(text: str, rng: np.random.Generator) -> str:
         if rng.random() < 0.7:
             return DIGITS[_CONFUSED[digit][int(rng.choice(3, p=[0.5, 0.3, 0.2]))]]
         return DIGITS[(digit + int(rng.integers(1, 10))) % 10]
-    if rng.random() < 0.05:
-        return DIGITS[int(rng.integers(10))]
+    digit_instead = rng.random() < 0.05
     while True:
-        other = str(rng.choice(COMMON_WORDS))
+        other = str(rng.choice(DIGITS if digit_instead else COMMON_WORDS))
         if other != text:
             return other
 

@@ -121,9 +121,18 @@ def _other_card(bank: DigitBank, first: int, last: int, rng: np.random.Generator
     return Shown(kind, first, last, image)
 
 
-def fill_gap(plan: Plan, bank: DigitBank, first: int, last: int, rng: np.random.Generator, plain: bool) -> None:
-    """Distractors in the ticks [first, last): other speech half of the time, another card a third of the time."""
-    if rng.random() < 0.5:
+def fill_gap(
+    plan: Plan,
+    bank: DigitBank,
+    first: int,
+    last: int,
+    rng: np.random.Generator,
+    plain: bool,
+    speech: float = 0.5,
+    card: float = 0.35,
+) -> None:
+    """Distractors in the ticks [first, last). speech, card: how often somebody speaks, something is held up."""
+    if rng.random() < speech:
         at = first * TICK + int(rng.integers(0, 12 * TICK))
         for _ in range(int(rng.integers(1, 5))):
             said = _other_speech(bank, at, rng, plain)
@@ -131,7 +140,7 @@ def fill_gap(plan: Plan, bank: DigitBank, first: int, last: int, rng: np.random.
                 break
             plan.said.append(said)
             at += said.length + int(rng.integers(800, 8_000))
-    if last - first >= 22 and rng.random() < 0.35:
+    if last - first >= 22 and rng.random() < card:
         length = min(last - first - 6, int(rng.integers(16, 55)))
         start = first + 3 + int(rng.integers(0, last - first - 5 - length))
         plan.shown.append(_other_card(bank, start, start + length, rng))
@@ -199,6 +208,6 @@ def plan_negatives(bank: DigitBank, ticks: int, rng: np.random.Generator) -> Pla
     at = 0
     while at + 25 < ticks:
         last = min(at + int(rng.integers(40, 130)), ticks)
-        fill_gap(plan, bank, at, last, rng, True)
+        fill_gap(plan, bank, at, last, rng, True, speech=0.8, card=0.6)
         at = last
     return plan

@@ -8,6 +8,7 @@ where each recording lies, beside the images.
 from __future__ import annotations
 
 import dataclasses
+import io
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -57,7 +58,8 @@ def read_part(folder: Path, part: SyntheticPart) -> DigitBank:
     """`synthetic_bank` of another folder, not cached."""
     path = folder / f"{part}.npz"
     try:
-        with np.load(path, allow_pickle=False) as data:
+        # Read first: numpy leaves a file open that proves to be no archive.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
             images, labels, ids = data["images"], data["image_labels"], data["image_ids"]
             starts, lengths, texts, voices = data["starts"], data["lengths"], data["texts"], data["voices"]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
