@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,17 +40,16 @@ class Feed(Protocol):
         """Free the sources."""
 
 
+def _ignore(_what: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
 class Listener:
-    """Sees what passes through a pipeline, for displays. Every method may be overridden; none may block."""
+    """What a display may want to see of a pipeline besides predictions. The calls come from the pipeline's thread and must
+    not block; notices (a source was lost, or came back; one line) come from any thread."""
 
-    def on_frame(self, frame: VideoFrame) -> None:
-        """A camera frame was pushed."""
-
-    def on_audio(self, chunk: AudioChunk) -> None:
-        """Audio was pushed."""
-
-    def on_word(self, word: Word) -> None:
-        """A word was recognised."""
-
-    def on_notice(self, text: str) -> None:
-        """A source was lost or came back; one line."""
+    on_frame: Callable[[VideoFrame], None] = _ignore
+    on_audio: Callable[[AudioChunk], None] = _ignore
+    on_word: Callable[[Word], None] = _ignore
+    on_notice: Callable[[str], None] = _ignore

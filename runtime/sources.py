@@ -1,15 +1,12 @@
-"""What `--camera SRC` and `--mic SRC` name: an index, a device, a URL or a file; and how to open a pair of them."""
+"""What `--camera SRC` and `--mic SRC` name: an index, a device, a URL or a file; and which pairs make sense."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from clcr_edge.errors import SourceError, UsageError
-from clcr_edge.runtime.live_feed import AudioSource, FrameSource
+from clcr_edge.errors import UsageError
 
 Kind = Literal["device", "url", "file"]
 _MEDIA = ("mp4", "m4v", "mov", "mpg", "mpeg", "avi", "mkv", "webm", "ts", "3gp", "wav", "flac", "mp3", "m4a", "ogg", "opus")
@@ -111,31 +108,3 @@ def _other_half(source: Source, kind: Literal["audio", "video"]) -> Source | Non
             return source if real else None
     except (av.error.FFmpegError, OSError, ValueError):
         return None
-
-
-def open_camera(source: Source, *, wake: threading.Event, notice: Callable[[str], None]) -> FrameSource:
-    """A live camera."""
-    from clcr_edge.runtime.camera import Camera
-    from clcr_edge.runtime.video_devices import list_video_devices
-
-    value = source.value
-    if isinstance(value, str) and source.kind == "device" and not value.startswith("/dev/"):
-        devices = list_video_devices()
-        match = [d for d in devices if d.name == value] or [d for d in devices if value.casefold() in d.name.casefold()]
-        if not match:
-            found = ", ".join(f"{d.index} {d.name!r}" for d in devices) or "none"
-            raise SourceError(f"camera {value!r}: no such device or file; found {found}; see clcr-edge devices")
-        value = match[0].index
-    assert value is not None
-    return Camera(value, wake=wake, notice=notice)
-
-
-def open_microphone(source: Source, *, wake: threading.Event, notice: Callable[[str], None]) -> AudioSource:
-    """A live microphone, or the audio of a stream."""
-    if source.kind == "url":
-        from clcr_edge.runtime.network_audio import NetworkAudio
-
-        return NetworkAudio(str(source.value), wake=wake, notice=notice)
-    from clcr_edge.runtime.microphone import Microphone
-
-    return Microphone(source.value, wake=wake, notice=notice)

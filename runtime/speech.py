@@ -14,6 +14,7 @@ import numpy as np
 
 from clcr_edge.errors import MissingPartError, SpeechModelError
 from clcr_edge.packets import AudioChunk, FloatArray, Word
+from clcr_edge.runtime.assets import default_speech_model
 from clcr_edge.runtime.speech_model import check_speech_model
 from clcr_edge.runtime.speech_words import WordGate
 
@@ -193,3 +194,18 @@ class ThreadedSpeech:
         self._closed = True
         self._chunks.put(None)
         self._thread.join(2.0)
+
+
+def open_speech(model_dir: Path | None = None, *, live: bool) -> Speech:
+    """A recogniser for a live pipeline, or for a replay. model_dir: a Vosk model; None: the one that ships.
+
+    Raises `SpeechModelError` or `MissingPartError`.
+    """
+    path = model_dir or default_speech_model()
+    if path is None:
+        raise SpeechModelError(
+            "no speech model ships with this installation; name a Vosk model (--stt-model DIR), or give --no-stt"
+        )
+    # The shipped model is known to be sound; another may abort the process, so it is tried in one of its own first.
+    recogniser = Recogniser(path, check=model_dir is not None)
+    return ThreadedSpeech(recogniser) if live else LockstepSpeech(recogniser)

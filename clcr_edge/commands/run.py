@@ -6,7 +6,6 @@ import math
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -17,7 +16,6 @@ from clcr_edge.errors import MissingPartError, SpeechModelError, UsageError
 if TYPE_CHECKING:
     from clcr_edge.packets import Prediction, Word
     from clcr_edge.runtime.pipeline import Pipeline
-    from clcr_edge.runtime.session import Session
     from clcr_edge.runtime.sources import Plan
     from clcr_edge.runtime.speech import Speech
 
@@ -49,7 +47,9 @@ def run(
     """
     from clcr_edge import bundle as bundles
     from clcr_edge.runtime.assets import default_bundle
+    from clcr_edge.runtime.feed import Listener
     from clcr_edge.runtime.onnx_engine import OnnxEngine
+    from clcr_edge.runtime.opening import open_pipeline
     from clcr_edge.runtime.quiet import c_stderr_silenced
     from clcr_edge.runtime.session import Session
     from clcr_edge.runtime.sources import plan_sources
@@ -64,7 +64,8 @@ def run(
         engine = OnnxEngine.from_bundle(loaded, precision)
         speech = _speech(plan, stt_model, no_stt)
         sink = _sink(as_json, f"{loaded.path.name}  {engine.precision}  {plan}")
-        pipeline = _open(Session(engine), plan, speech, fast, sink)
+        listener = Listener(on_notice=getattr(sink, "notice", _note))
+        pipeline = open_pipeline(Session(engine), plan, speech=speech, listener=listener, fast=fast)
         _loop(pipeline, sink, None if duration is None else math.ceil(duration * engine.config.tick.rate_hz - 1e-6))
 
 
@@ -77,22 +78,15 @@ def _speech(plan: Plan, stt_model: Path | None, no_stt: bool) -> Speech | None:
         if stt_model is not None:
             raise UsageError(f"--stt-model {stt_model} needs audio to listen to; leave out --no-stt and --no-mic")
         return None
-    from clcr_edge.runtime.assets import default_speech_model
-    from clcr_edge.runtime.speech import LockstepSpeech, Recogniser, ThreadedSpeech
+    from clcr_edge.runtime.speech import open_speech
 
-    path = stt_model or default_speech_model()
-    if path is None:
-        _note("no speech model here; going on without language (give one with --stt-model DIR)")
-        return None
     try:
-        # The shipped model is known to be sound; another may abort the process, so it is tried in one of its own first.
-        recogniser = Recogniser(path, check=stt_model is not None)
+        return open_speech(stt_model, live=plan.is_live)
     except (MissingPartError, SpeechModelError) as e:
         if stt_model is not None:
             raise
         _note(f"going on without language: {e}")
         return None
-    return ThreadedSpeech(recogniser) if plan.is_live else LockstepSpeech(recogniser)
 
 
 def _sink(as_json: bool, title: str) -> Any:
@@ -109,28 +103,6 @@ def _sink(as_json: bool, title: str) -> Any:
     from clcr_edge.runtime.plain import PlainLines
 
     return PlainLines(sys.stdout)
-
-
-def _open(session: Session, plan: Plan, speech: Speech | None, fast: bool, sink: Any) -> Pipeline:
-    from clcr_edge.runtime.feed import Listener
-    from clcr_edge.runtime.pipeline import live, replay
-    from clcr_edge.runtime.sources import open_camera, open_microphone
-
-    if not plan.is_live:
-        files = [None if source is None else source.path for source in (plan.camera, plan.mic)]
-        return replay(session, camera=files[0], mic=files[1], speech=speech, fast=fast)
-    wake = threading.Event()
-    notice = getattr(sink, "notice", _note)
-    listener = Listener()
-    listener.on_notice = notice  # type: ignore[method-assign]
-    camera = None if plan.camera is None else open_camera(plan.camera, wake=wake, notice=notice)
-    try:
-        microphone = None if plan.mic is None else open_microphone(plan.mic, wake=wake, notice=notice)
-    except BaseException:
-        if camera is not None:
-            camera.close()
-        raise
-    return live(session, camera=camera, microphone=microphone, wake=wake, speech=speech, listener=listener)
 
 
 def _loop(pipeline: Pipeline, sink: Sink, ticks: int | None) -> None:

@@ -1,0 +1,214 @@
+"""A microphone and a camera without hardware: a PulseAudio null sink, and an HTTP server of moving JPEGs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from clcr_edge.packets import ByteArray, FloatArray
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def shared_file(name: str) -> Path:
+    """A file under ../shared, or skip."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs ../shared/{name}")
+    return path
+
+
+def need_program(*names: str) -> None:
+    """Skip unless every program is installed."""
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"needs the program {', '.join(missing)} (apt install)")
+
+
+class SoundServer:
+    """A PulseAudio daemon of our own with a null sink; what is played into it is what the microphone hears."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._socket = folder / "pulse.sock"
+        self.address = f"unix:{self._socket}"
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment in which programs find this server."""
+        return {**os.environ, "PULSE_SERVER": self.address}
+
+    def start(self) -> None:
+        """Start the daemon (again, on the same socket)."""
+        env = {k: v for k, v in os.environ.items() if k not in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "PULSE_SERVER")}
+        for name, key in (("home", "HOME"), ("run", "XDG_RUNTIME_DIR"), ("run", "PULSE_RUNTIME_PATH")):
+            (self._folder / name).mkdir(mode=0o700, exist_ok=True)
+            env[key] = str(self._folder / name)
+        self._daemon = subprocess.Popen(
+            [
+                *("pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1"),
+                *("--realtime=no", "--high-priority=no", f"--log-target=newfile:{self._folder}/pulse.log"),
+                *("-L", f"module-native-protocol-unix socket={self._socket} auth-anonymous=1"),
+                # norewinds: without it the monitor hands over its first second late and stamps it wrongly.
+                *("-L", "module-null-sink sink_name=clcr rate=16000 channels=1 format=s16le norewinds=1"),
+            ],
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while subprocess.run(["pactl", "info"], env=self.env, capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline, "pulseaudio did not start"
+            time.sleep(0.05)
+        for default in (("set-default-sink", "clcr"), ("set-default-source", "clcr.monitor")):
+            subprocess.run(["pactl", *default], env=self.env, check=True, capture_output=True)
+
+    def play(self, path: Path) -> subprocess.Popen[bytes]:
+        """Play a WAV file into the microphone; returns at once."""
+        return subprocess.Popen(["paplay", str(path)], env=self.env)
+
+    def stall(self) -> None:
+        """The daemon stops answering."""
+        assert self._daemon is not None
+        self._daemon.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """The daemon answers again."""
+        assert self._daemon is not None
+        self._daemon.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """The daemon dies."""
+        if self._daemon is not None:
+            self.resume()
+            self._daemon.kill()
+            self._daemon.wait()
+            self._daemon = None
+
+
+@contextmanager
+def sound_server() -> Iterator[SoundServer]:
+    """A `SoundServer` in a folder with a short path (a socket's path has at most 107 characters)."""
+    need_program("pulseaudio", "pactl", "paplay")
+    with tempfile.TemporaryDirectory(prefix="clcr-") as folder:
+        server = SoundServer(Path(folder))
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+def write_wav(path: Path, samples: FloatArray, rate_hz: int = 16_000) -> Path:
+    """Mono 16-bit WAV."""
+    with wave.open(str(path), "wb") as f:
+        f.setnchannels(1)
+        f.setsampwidth(2)
+        f.setframerate(rate_hz)
+        f.writeframes((np.clip(samples, -1, 1) * 32_767).astype("<i2").tobytes())
+    return path
+
+
+def counter_image(count: int, height: int = 120, width: int = 160) -> ByteArray:
+    """A grey picture that carries a 16-bit number as black and white blocks along its top."""
+    image = np.full((height, width, 3), 96, np.uint8)
+    image[height // 4 :, :] = (count * 3) % 200
+    for bit in range(16):
+        image[: height // 4, bit * width // 16 : (bit + 1) * width // 16] = 255 if count >> bit & 1 else 0
+    return image
+
+
+def read_counter(image: npt.NDArray[np.uint8]) -> int:
+    """The number in a `counter_image`."""
+    height, width = image.shape[:2]
+    row = image[height // 8, :, 1]
+    return sum(int(row[bit * width // 16 + width // 32] > 127) << bit for bit in range(16))
+
+
+class CameraServer:
+    """Serves `counter_image`s as HTTP MJPEG on the loopback interface."""
+
+    def __init__(self, fps: float = 30.0) -> None:
+        self._fps = fps
+        self._port = 0
+        self.sent_s: dict[int, float] = {}
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """What to give as --camera."""
+        return f"http://127.0.0.1:{self._port}/video.mjpg"
+
+    def start(self) -> None:
+        """Serve (again, on the same port)."""
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._listener.getsockname()[1]
+        self._clients: list[socket.socket] = []
+        self._up = threading.Event()
+        self._up.set()
+        self.frozen = threading.Event()
+        threading.Thread(target=self._accept, args=(self._listener, self._up), daemon=True).start()
+
+    def stop(self) -> None:
+        """Pull the plug: refuse new clients, cut off the present ones."""
+        self._up.clear()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for client in self._clients:
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+            client.close()
+
+    def _accept(self, listener: socket.socket, up: threading.Event) -> None:
+        while up.is_set():
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            self._clients.append(client)
+            threading.Thread(target=self._serve, args=(client, up), daemon=True).start()
+
+    def _serve(self, client: socket.socket, up: threading.Event) -> None:
+        import cv2
+
+        count = 0
+        begun = time.monotonic()
+        with suppress(OSError):
+            client.recv(4096)
+            client.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n")
+            while up.is_set():
+                jpeg = cv2.imencode(".jpg", counter_image(count))[1].tobytes()
+                time.sleep(max(0.0, begun + count / self._fps - time.monotonic()))
+                while self.frozen.is_set() and up.is_set():
+                    time.sleep(0.02)
+                self.sent_s[count] = time.monotonic()
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                client.sendall(head.encode() + jpeg + b"\r\n")
+                count += 1
+
+
+@contextmanager
+def camera_server(fps: float = 30.0) -> Iterator[CameraServer]:
+    """A `CameraServer`, stopped at the end."""
+    pytest.importorskip("cv2", reason="needs OpenCV: pip install 'clcr-edge[camera]'")
+    server = CameraServer(fps)
+    try:
+        yield server
+    finally:
+        server.stop()
