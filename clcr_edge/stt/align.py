@@ -11,6 +11,8 @@ from clcr_edge.stt.arrays import FloatArray
 from clcr_edge.stt.mel import HOP_S
 from clcr_edge.stt.units import SILENCE, Units, states_of
 
+_SHORTEST = 2  # frames (10 ms) that each state lasts at least
+
 Unit = tuple[str, float, float]
 """(unit, start_s, end_s)"""
 
@@ -52,11 +54,12 @@ def _viterbi(scores: FloatArray, states: Sequence[int], skippable: Sequence[bool
 
 def align(
     scores: FloatArray, words: Sequence[Sequence[tuple[str, ...]]], units: Units
-) -> tuple[float, list[list[Unit]]]:
+) -> tuple[float, list[list[Unit]]] | None:
     """Units of each word with their times, and the mean score per frame of the best path.
 
     `scores`: log-likelihoods `[T, n_pdfs]` on 10 ms frames. `words[i]`: the possible pronunciations of word i (units); the
-    combination that fits best is taken. Silence may stand before, between and after words.
+    combination that fits best is taken. Silence may stand before, between and after words. None where the recording is
+    too short for its words.
     """
     best_score, best_words = -np.inf, None
     for choice in itertools.product(*words):
@@ -64,7 +67,7 @@ def align(
         columns, skippable = [units.pdf(SILENCE)], [True]
         for w, pronunciation in enumerate(choice):
             for u, unit in enumerate(pronunciation):
-                for state in range(states_of(unit)):
+                for state in [s for s in range(states_of(unit)) for _ in range(_SHORTEST)]:
                     owners.append((w, u))
                     columns.append(units.pdf(unit, state))
                     skippable.append(False)
@@ -80,5 +83,6 @@ def align(
                     where = [t for t, s in enumerate(path) if owners[s] == (w, u)]
                     # A frame is centred 12.5 ms after its start; its label reaches half a hop to both sides.
                     word[u] = (unit, where[0] * HOP_S + 0.0075, (where[-1] + 1) * HOP_S + 0.0075)
-    assert best_words is not None
+    if best_words is None:
+        return None
     return best_score / len(scores), best_words

@@ -76,7 +76,9 @@ def tones(n: int, rng: np.random.Generator) -> FloatArray:
         vibrato = rng.uniform(0, 0.01) * np.sin(2 * np.pi * rng.uniform(4, 7) * t)
         for k in range(1, 9):
             if pitch * k < 7500:
-                out[start : start + len(t)] += envelope * np.sin(2 * np.pi * pitch * k * (t + vibrato / 50)) / k ** rng.uniform(0.6, 2)
+                out[start : start + len(t)] += (
+                    envelope * np.sin(2 * np.pi * pitch * k * (t + vibrato / 50)) / k ** rng.uniform(0.6, 2)
+                )
     return np.asarray(out / (np.sqrt(np.mean(out**2)) + 1e-12), np.float32)
 
 
@@ -101,7 +103,7 @@ def rms(samples: FloatArray) -> float:
 
 def add_noise(samples: FloatArray, noise: FloatArray, snr_db: float) -> FloatArray:
     """Speech plus unit-RMS noise at a signal-to-noise ratio over the whole band."""
-    return samples + noise * np.float32(rms(samples) * 10 ** (-snr_db / 20))
+    return np.asarray(samples + noise * np.float32(rms(samples) * 10 ** (-snr_db / 20)), np.float32)
 
 
 def level(samples: FloatArray, peak_db: float) -> FloatArray:

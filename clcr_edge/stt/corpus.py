@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from clcr_edge.errors import DataError
 from clcr_edge.stt.arrays import FloatArray, IntArray
 from clcr_edge.stt.synthetic import Spoken
 from clcr_edge.stt.units import SPOKEN_NOISE, Units, inventory, word_units
@@ -30,6 +31,9 @@ def count_units(corpus: Sequence[Spoken]) -> Units:
                 words[word, names] += 1
             else:
                 plain.update(names)
+    missing = set(VOCABULARY) - {word for word, _ in words}
+    if missing or not plain:
+        raise DataError(f"nobody says {', '.join(sorted(missing)) or 'other words'}: render more than {len(corpus)} utterances")
     return inventory(words, plain)
 
 

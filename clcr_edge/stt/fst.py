@@ -10,6 +10,7 @@ import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from clcr_edge.errors import SpeechModelError
 
@@ -63,7 +64,7 @@ def read_fst(path: Path) -> Fst:
 
     at = 0
 
-    def take(form: str) -> tuple[int | float, ...]:
+    def take(form: str) -> tuple[Any, ...]:
         nonlocal at
         size = struct.calcsize(form)
         if at + size > len(data):
@@ -76,19 +77,19 @@ def read_fst(path: Path) -> Fst:
         raise bad("wrong magic number")
     for expected in (b"vector", b"standard"):
         (length,) = take("<i")
-        if data[at : at + int(length)] != expected:
+        if data[at : at + length] != expected:
             raise bad(f"no {expected.decode()!r} in its header")
-        at += int(length)
+        at += length
     version, flags, _, start, n_states, _ = take("<iiQqqq")
     if version != 2 or flags & 3 or start != 0:
         raise bad(f"version {version}, flags {flags}, start {start}; expected 2, 0, 0")
     fst = Fst()
-    for _ in range(int(n_states)):
+    for _ in range(n_states):
         final, n_arcs = take("<fq")
-        state = fst.add_state(float(final))
-        for _ in range(int(n_arcs)):
+        state = fst.add_state(final)
+        for _ in range(n_arcs):
             label, word, cost, following = take("<iifi")
-            fst.arcs[state].append(Arc(int(label), int(word), float(cost), int(following)))
+            fst.arcs[state].append(Arc(label, word, cost, following))
     if at != len(data):
         raise bad(f"{len(data) - at} bytes too many")
     return fst

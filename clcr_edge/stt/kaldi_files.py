@@ -45,8 +45,7 @@ def transition_model(phones: Phones) -> str:
         members = [phones.number[key] for key in phones.keys if states_of(key[0]) == n_states]
         lines += ["<TopologyEntry> ", "<ForPhones> ", " ".join(map(str, members)) + " ", "</ForPhones> "]
         lines += [
-            f"<State> {s} <PdfClass> {s} <Transition> {s} 0.5 <Transition> {s + 1} 0.5 </State> "
-            for s in range(n_states)
+            f"<State> {s} <PdfClass> {s} <Transition> {s} 0.5 <Transition> {s + 1} 0.5 </State> " for s in range(n_states)
         ]
         lines += [f"<State> {n_states} </State> ", "</TopologyEntry> "]
     lines += ["</Topology> ", f"<Triples> {len(phones.triples)} "]
@@ -60,9 +59,7 @@ def _append(source: str, taps: Sequence[int]) -> str:
     return "Append(" + ", ".join(source if tap == 0 else f"Offset({source}, {tap})" for tap in taps) + ")"
 
 
-def network(
-    layers: Sequence[tuple[FloatArray, FloatArray]], taps: Sequence[Sequence[int]], priors: FloatArray
-) -> str:
+def network(layers: Sequence[tuple[FloatArray, FloatArray]], taps: Sequence[Sequence[int]], priors: FloatArray) -> str:
     """The nnet3 network as text. `layers`: (weight `[out, taps * in]`, bias `[out]`), the last one the output layer.
 
     `taps[i]` are the offsets (10 ms frames) that layer i sees of the layer below. `priors` are what the decoder divides by.

@@ -50,4 +50,4 @@ def dct_matrix() -> FloatArray:
     n = np.arange(BANDS)
     matrix = np.sqrt(2.0 / BANDS) * np.cos(np.pi / BANDS * np.outer(n, n + 0.5))
     matrix[0] = np.sqrt(1.0 / BANDS)
-    return matrix
+    return np.asarray(matrix)

@@ -98,6 +98,19 @@ class Frames:
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         )
 
+    def head(self, count: int) -> Frames:
+        """The first `count` utterances."""
+        starts = self.starts[: count + 1]
+        return Frames(self.mel[: starts[-1]], self.labels[: starts[-1]], starts)
+
+    def joined(self, other: Frames) -> Frames:
+        """Both corpora, one after the other."""
+        return Frames(
+            np.concatenate([self.mel, other.mel]),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.starts, other.starts[1:] + self.starts[-1]]),
+        )
+
 
 CHUNK = 120  # frames (1.2 s)
 
@@ -149,7 +162,7 @@ def train(net: Tdnn, frames: Frames, schedule: Schedule, report: Callable[[str],
     optimiser = torch.optim.AdamW(net.parameters(), lr=schedule.rate, weight_decay=0.01)
     # Phases differ by epoch, so the number of chunks does too: a few steps in reserve.
     cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, schedule.rate, total_steps=int(steps * 1.1) + schedule.epochs + 8, pct_start=schedule.warm
+        optimiser, schedule.rate, total_steps=max(40, int(steps * 1.1) + schedule.epochs + 8), pct_start=schedule.warm
     )
     net.train()
     for epoch in range(schedule.epochs):
@@ -160,12 +173,12 @@ def train(net: Tdnn, frames: Frames, schedule: Schedule, report: Callable[[str],
             scores = net(mel)
             loss = F.nll_loss(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(net.parameters(), 5.0)
             optimiser.step()
             cycle.step()
             valid = labels != IGNORED
-            total += float(loss) * int(valid.sum())
+            total += loss.item() * int(valid.sum())
             right += int(((scores.argmax(-1) == labels) & valid).sum())
             seen += int(valid.sum())
         report(f"epoch {epoch + 1}/{schedule.epochs}: loss {total / max(seen, 1):.3f}, frames right {right / max(seen, 1):.3f}")

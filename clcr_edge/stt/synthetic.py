@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clcr_edge.errors import UsageError
-from clcr_edge.stt.arrays import FloatArray
 from clcr_edge.stt import augment
+from clcr_edge.stt.arrays import FloatArray
 from clcr_edge.stt.mel import RATE_HZ, log_mel
 from clcr_edge.stt.synth import Voice, synthesiser
 from clcr_edge.stt.vocabulary import (

@@ -1,0 +1,185 @@
+"""Build the small Vosk model: `python -m clcr_edge.stt.build --root DATA --out DIR`.
+
+    espeak-ng --labels--> stage 1 (synthetic voices only) --aligns--> people's digits, Flite's voices
+                                                \\--------- stage 2 (all of it) --> Vosk's files
+
+Everything is drawn from one seed. `--work` keeps what was rendered and stage 1, so that further models (a speaker held out)
+need stage 2 only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clcr_edge.errors import ClcrEdgeError, MissingPartError, UsageError
+from clcr_edge.stt import flite
+from clcr_edge.stt.arrays import FloatArray
+from clcr_edge.stt.corpus import count_units, label
+from clcr_edge.stt.graph import Penalties, Phones
+from clcr_edge.stt.kaldi_files import write_model
+from clcr_edge.stt.mel import dct_matrix
+from clcr_edge.stt.net import TAPS, Frames, Schedule, Tdnn, affines, log_posteriors, priors, train
+from clcr_edge.stt.synthetic import render
+from clcr_edge.stt.takes import Take, align_takes, flite_takes, fsdd_takes, render_takes
+from clcr_edge.stt.units import Units
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a model besides the data: sizes, passes, seed."""
+
+    synthetic: int = 22_000
+    epochs: int = 6
+    width: int = 160
+    flite: int = 700
+    """Utterances of each of Flite's training voices in stage 2 (0: do without)."""
+    human: int = 700
+    """Composed utterances of each person in stage 2."""
+    stage2_synthetic: int = 11_000
+    stage2_epochs: int = 3
+    stage2_rate: float = 2e-3
+    prior_power: float = 0.7
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Stage1:
+    """What the synthetic voices give: the inventory, the corpus and a network trained on it."""
+
+    units: Units
+    frames: Frames
+    net: Tdnn
+    priors: FloatArray
+
+
+def _new_net(units: Units, recipe: Recipe) -> Tdnn:
+    torch.manual_seed(recipe.seed)
+    return Tdnn(units.n_pdfs, recipe.width)
+
+
+def stage1(recipe: Recipe, work: Path | None, workers: int, report: Report) -> Stage1:
+    """Render, label and train on synthetic speech; read it back from `work` where the same recipe left it."""
+    key = json.dumps([recipe.synthetic, recipe.epochs, recipe.width, recipe.seed])
+    if work and (work / "stage1.json").is_file():
+        saved = json.loads((work / "stage1.json").read_text())
+        if saved["key"] != key:
+            raise UsageError(f"{work} holds another recipe's stage 1: give an empty --work")
+        entries = {
+            word: tuple((tuple(names), float(probability)) for names, probability in found)
+            for word, found in saved["pronunciations"].items()
+        }
+        units = Units(tuple(saved["plain"]), entries)
+        with np.load(work / "stage1.npz") as data:
+            frames = Frames(data["mel"], data["labels"], data["starts"])
+            prior = data["priors"]
+        net = _new_net(units, recipe)
+        net.load_state_dict(torch.load(work / "stage1.pt", weights_only=True))
+        net.eval()
+        return Stage1(units, frames, net, prior)
+    corpus = render(recipe.synthetic, recipe.seed, workers)
+    units = count_units(corpus)
+    frames = Frames.of([label(spoken, units) for spoken in corpus])
+    report(f"{len(corpus)} synthetic utterances, {len(frames.mel) / 6000:.0f} min, {units.n_pdfs} outputs")
+    net = _new_net(units, recipe)
+    train(net, frames, Schedule(recipe.epochs, seed=recipe.seed), report)
+    prior = priors(net, frames, units.n_pdfs)
+    if work:
+        work.mkdir(parents=True, exist_ok=True)
+        np.savez(work / "stage1.npz", mel=frames.mel, labels=frames.labels, starts=frames.starts, priors=prior)
+        torch.save(net.state_dict(), work / "stage1.pt")
+        saved = {"key": key, "plain": units.plain, "pronunciations": units.pronunciations}
+        (work / "stage1.json").write_text(json.dumps(saved))
+    return Stage1(units, frames, net, prior)
+
+
+def _takes(recipe: Recipe, root: Path | None, hold_out: str | None, report: Report) -> list[Take]:
+    takes: list[Take] = []
+    if root and recipe.human:
+        people = fsdd_takes(root / "fsdd")
+        names = sorted({take.speaker for take in people})
+        if hold_out and hold_out not in names:
+            raise UsageError(f"no speaker {hold_out!r} in {root / 'fsdd'}: it has {', '.join(names)}")
+        takes += [take for take in people if take.speaker != hold_out]
+    elif hold_out:
+        raise UsageError(f"--hold-out {hold_out} needs --root with fsdd/ in it")
+    if recipe.flite:
+        try:
+            takes += flite_takes(flite.TRAIN_VOICES, recipe.flite, recipe.seed)
+        except MissingPartError as error:
+            report(f"without Flite's voices: {error}")
+    return takes
+
+
+def build(
+    out: Path,
+    recipe: Recipe,
+    root: Path | None = None,
+    hold_out: str | None = None,
+    work: Path | None = None,
+    workers: int = 1,
+    report: Report = lambda line: None,
+) -> None:
+    """Train and write a Vosk model directory. `root`/fsdd: people's digits; without it the model knows no human voice."""
+    first = stage1(recipe, work, workers, report)
+    units, net, prior = first.units, first.net, first.priors
+    takes = _takes(recipe, root, hold_out, report)
+    if takes:
+        aligned = align_takes(takes, lambda mel: log_posteriors(net, mel), np.log(prior), units)
+        by_speaker: dict[str, list[Take]] = defaultdict(list)
+        for take in aligned:
+            by_speaker[take.speaker].append(take)
+        report(f"{len(aligned)} of {len(takes)} recordings aligned: {', '.join(sorted(by_speaker))}")
+        spoken = []
+        for speaker, found in sorted(by_speaker.items()):
+            count = recipe.flite if speaker.startswith("flite-") else recipe.human
+            spoken += render_takes({speaker: found}, units, count, recipe.seed)
+        real = Frames.of(spoken)
+        subset = first.frames.head(recipe.stage2_synthetic)
+        frames = subset.joined(real)
+        report(f"stage 2: {len(subset.mel) / 6000:.0f} min synthetic, {len(real.mel) / 6000:.0f} min of recordings")
+        schedule = Schedule(recipe.stage2_epochs, rate=recipe.stage2_rate, seed=recipe.seed + 1, warm=0.1)
+        train(net, frames, schedule, report)
+        prior = priors(net, frames, units.n_pdfs)
+    layers = [(layer.weight, layer.bias) for layer in affines(net, dct_matrix().T)]
+    write_model(out, Phones(units), layers, TAPS, prior**recipe.prior_power, Penalties())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m clcr_edge.stt.build", description=__doc__.split("\n")[0])
+    parser.add_argument("--root", type=Path, help="folder with fsdd/recordings (people's digits)")
+    parser.add_argument("--out", type=Path, required=True, help="model directory to write")
+    parser.add_argument("--work", type=Path, help="keep stage 1 here, and use it where it is there")
+    parser.add_argument("--hold-out", metavar="SPEAKER", help="leave one person of fsdd out of the training")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render speech")
+    parser.add_argument("--threads", type=int, default=1, help="threads that train")
+    for name, value in asdict(Recipe()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    recipe = Recipe(**{name: getattr(given, name) for name in asdict(Recipe())})
+
+    def report(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        build(given.out, recipe, given.root, given.hold_out, given.work, given.workers, report)
+    except ClcrEdgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
