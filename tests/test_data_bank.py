@@ -65,7 +65,7 @@ def test_load(root: Path) -> None:
 @pytest.mark.parametrize("leave_out", [None, "ann"])
 def test_parts_share_nothing(root: Path, leave_out: str | None) -> None:
     bank = load_bank(root)
-    parts = {p: split_bank(bank, p, leave_out) for p in ("train", "val", "test")}  # type: ignore[arg-type]
+    parts = {p: split_bank(bank, p, leave_out) for p in ("train", "val", "test")}
     ids = {p: set(b.image_ids.tolist()) for p, b in parts.items()}
     assert sum(len(i) for i in ids.values()) == len(ids["train"] | ids["val"] | ids["test"])
     assert len(ids["train"] | ids["val"] | ids["test"]) == 700
@@ -88,7 +88,7 @@ def test_split_depends_on_nothing_but_the_count(root: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 def test_real_data() -> None:
     bank = load_bank(SHARED)
-    sizes = [len(split_bank(bank, p, "george").images) for p in ("train", "val", "test")]  # type: ignore[arg-type]
+    sizes = [len(split_bank(bank, p, "george").images) for p in ("train", "val", "test")]
     assert sizes == [5_000, 1_000, 1_000]
     test = split_bank(bank, "test", "george")
     assert set(test.speakers) == {"george"}

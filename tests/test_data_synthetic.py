@@ -21,7 +21,7 @@ def test_small_enough_to_ship() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_parts_are_whole(part: str) -> None:
-    bank = synthetic_bank(part)  # type: ignore[arg-type]
+    bank = synthetic_bank(part)
     assert len(bank.images) == len(bank.image_labels) >= 300
     assert set(bank.image_labels.tolist()) == set(range(10))
     assert len(set(bank.speakers)) >= 8
@@ -86,7 +86,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"check.npz: not the index"):
         read_part(tmp_path, "check")
     with pytest.raises(DataError, match="choose train, calibration, check"):
-        synthetic_bank("dev")  # type: ignore[arg-type]
+        synthetic_bank("dev")
 
 
 def test_opus_keeps_every_sample_in_place(tmp_path: Path) -> None:
