@@ -22,6 +22,7 @@ from clcr_edge.data import (
 )
 from clcr_edge.data.bank import DIGITS, NONE
 from clcr_edge.data.conditions import draw_training_conditions
+from clcr_edge.data.frames import make_frames, training_frames
 from clcr_edge.data.hearing import COMMON_WORDS, Spoken, hear, substitute
 from clcr_edge.data.sound import Room, Utterance, active_power, speak
 from clcr_edge.data.synthetic import synthetic_bank
@@ -77,8 +78,8 @@ def test_labels_are_the_events(bank: DigitBank) -> None:
     for stream in streams:
         expected = np.full(stream.ticks, NONE)
         for event in stream.events:
-            assert 0 <= event.onset < event.offset < event.end <= stream.ticks
-            assert event.end == event.offset + 25
+            assert 0 <= event.onset < event.offset <= event.end <= stream.ticks
+            assert event.end == event.offset + 25 or (event.end == stream.ticks and not stream.conditions.plain)
             assert (expected[event.onset : event.end] == NONE).all()
             expected[event.onset : event.end] = event.label
         assert np.array_equal(stream.labels, expected)
@@ -193,6 +194,21 @@ def test_training_has_events_of_every_kind(bank: DigitBank) -> None:
         for trace in make_stream(bank, Conditions(plain=False), 20, seed).traces:
             kinds.add((trace.shown_s is not None, trace.said_s is not None))
     assert kinds == {(True, True), (True, False), (False, True)}
+
+
+def test_frames_alone(bank: DigitBank) -> None:
+    frames, labels = make_frames(bank, 65, 3)
+    assert frames.shape == (65, 96, 96)
+    assert frames.dtype == np.uint8
+    assert set(labels.tolist()) <= set(range(11))
+    assert 0.4 < np.mean(labels != NONE) < 0.9
+    again, same_labels = make_frames(bank, 65, 3)
+    assert np.array_equal(frames, again)
+    assert np.array_equal(labels, same_labels)
+    batches = list(islice(training_frames(bank, 1, 8), 3))
+    resumed = next(training_frames(bank, 1, 8, start=2))
+    assert np.array_equal(batches[2][0], resumed[0])
+    assert not np.array_equal(batches[0][0], batches[1][0])
 
 
 def test_negative_streams_hold_nothing(bank: DigitBank) -> None:

@@ -35,7 +35,7 @@ class Card:
 def bend(glyph: FloatArray, rng: np.random.Generator) -> FloatArray:
     """A smooth random distortion of a glyph, float32 `[28, 28]` -> the same."""
     grow = enlarge_matrix(5, 28)
-    shift = rng.normal(0.0, 0.75, (2, 5, 5)).astype(np.float32)
+    shift = rng.normal(0.0, 0.6, (2, 5, 5)).astype(np.float32)
     dy, dx = grow @ shift[0] @ grow.T, grow @ shift[1] @ grow.T
     axis = np.arange(28, dtype=np.float32)
     y, x = np.clip(axis[:, None] + dy, 0, 26.999), np.clip(axis[None, :] + dx, 0, 26.999)
@@ -78,7 +78,7 @@ def make_card(
     `plain`, ink straight on the background; dark on light four times in five.
     """
     way = rng.random()
-    kind = 3 if way < 0.1 and not plain else 2 if way > 0.8 and size_px >= 45 else 1 if way > 0.65 else 0
+    kind = 3 if way < 0.05 and not plain else 2 if way > 0.8 and size_px >= 45 else 1 if way > 0.65 else 0
     ratio_x, ratio_y = rng.uniform(0.8, 1.7, 2)
     # As many texels as the sheet's size allows; a sheet that fills the frame must not show its repetition.
     if kind == 2:
@@ -109,6 +109,8 @@ def make_card(
         ink = blur(ink, *soft)
 
     if kind == 3:
+        # Nobody knows what it will be written on: at least the pen is a strong one.
+        pen = rng.uniform(0, 25) if pen < paper else rng.uniform(230, 255)
         opacity = np.zeros((SIDE, SIDE), np.float32)
         value = np.full((SIDE, SIDE), pen, np.float32)
         if ink is not None:
@@ -149,30 +151,46 @@ def make_face(size_px: float, blur_px: tuple[float, float], rng: np.random.Gener
     soft = max(*blur_px, 0.4) * cell / size_px
     skin, dark = rng.uniform(60, 225), rng.uniform(5, 70)
     ry, rx = rng.uniform(58, 74), rng.uniform(42, 56)
-    y, x = _AXIS[:, None], _AXIS[None, :]
+    opacity = np.zeros((SIDE, SIDE), np.float32)
+    value = np.full((SIDE, SIDE), rng.uniform(10, 240), np.float32)
 
-    def ellipse(cy: float, cx: float, h: float, w: float, fuzzy: float = 1.0) -> FloatArray:
-        inside = np.sqrt(((y - np.float32(cy)) / np.float32(h)) ** 2 + ((x - np.float32(cx)) / np.float32(w)) ** 2)
-        return np.asarray(np.clip((1.0 - inside) * np.float32(min(h, w) / (soft * fuzzy)) + 0.5, 0.0, 1.0), np.float32)
+    def ellipse(cy: float, cx: float, h: float, w: float, fuzzy: float = 1.0) -> tuple[tuple[slice, slice], FloatArray]:
+        """Where it lies and its mask there."""
+        edge = soft * fuzzy
+        rows = slice(max(int(127 + cy - h - edge), 0), max(int(129 + cy + h + edge), 1))
+        columns = slice(max(int(127 + cx - w - edge), 0), max(int(129 + cx + w + edge), 1))
+        y = (_AXIS[rows, None] - np.float32(cy)) / np.float32(h)
+        x = (_AXIS[None, columns] - np.float32(cx)) / np.float32(w)
+        inside = np.sqrt(y * y + x * x)
+        mask = np.clip((1.0 - inside) * np.float32(min(h, w) / edge) + 0.5, 0.0, 1.0)
+        return (rows, columns), np.asarray(mask, np.float32)
 
-    head = ellipse(0, 0, ry, rx)
-    opacity, value = head, np.full((SIDE, SIDE), rng.uniform(10, 240), np.float32)
     if body:
-        shirt = np.maximum(ellipse(150, 0, rng.uniform(68, 84), rng.uniform(90, 118)), ellipse(80, 0, 45, rx * 0.55))
+        for box, mask in (
+            ellipse(150, 0, rng.uniform(68, 84), rng.uniform(90, 118)),
+            ellipse(80, 0, 45, rx * 0.55),
+        ):
+            np.maximum(opacity[box], mask, out=opacity[box])
         value += textures()[rng.integers(len(textures()))] * np.float32(rng.uniform(0, 40))
-        opacity = np.maximum(head, shirt)
+    head, head_mask = ellipse(0, 0, ry, rx)
+    np.maximum(opacity[head], head_mask, out=opacity[head])
     # Light from one side makes a ball of the head.
-    light = skin + (rng.uniform(-0.8, 0.8) * x + rng.uniform(-0.3, 0.3) * y) - np.float32(rng.uniform(0, 25)) * (x / rx) ** 2
-    value += head * (light - value)
+    x = _AXIS[None, head[1]]
+    light = skin + np.float32(rng.uniform(-0.8, 0.8)) * x - np.float32(rng.uniform(0, 25)) * (x / np.float32(rx)) ** 2
+    light = light + np.float32(rng.uniform(-0.3, 0.3)) * _AXIS[head[0], None]
+    value[head] += head_mask * (light - value[head])
     eye_y, eye_x, eye = rng.uniform(-22, -8), rng.uniform(14, 22), rng.uniform(3.5, 8)
     hair_y = -ry * rng.uniform(0.7, 1.1)
-    parts = [(head * ellipse(hair_y, rng.uniform(-12, 12), ry * 0.6, rx * 1.3, rng.uniform(1, 4)), dark + rng.uniform(0, 80))]
+    hair_box, hair = ellipse(hair_y, rng.uniform(-12, 12), ry * 0.6, rx * 1.3, rng.uniform(1, 4))
+    within = np.zeros((SIDE, SIDE), np.float32)
+    within[head] = head_mask
+    parts = [((hair_box, hair * within[hair_box]), dark + rng.uniform(0, 80))]
     parts += [(ellipse(eye_y - 4, sign * eye_x, eye * 1.2, eye * 1.8, 4.0), skin * 0.75) for sign in (-1, 1)]
     parts += [(ellipse(eye_y, sign * eye_x, eye * 0.7, eye), dark) for sign in (-1, 1)]
     parts.append((ellipse(rng.uniform(28, 40), 0.0, rng.uniform(2, 10), rng.uniform(10, 24)), dark))
     parts.append((ellipse(8, rng.uniform(-3, 3), 10, 3.5, 3.0), skin * 0.8))
-    for mask, grey in parts:
-        value += mask * (np.float32(grey) - value)
+    for (box, mask), grey in parts:
+        value[box] += mask * (np.float32(grey) - value[box])
     return _packed(value, opacity, cell, (118.0 if body else rx) + soft, (126.0 if body else ry) + soft)
 
 

@@ -112,7 +112,8 @@ def _other_speech(bank: DigitBank, start: int, rng: np.random.Generator, plain: 
     return _say("gibberish", np.concatenate(pieces), None, start, rng, plain, -1)
 
 
-def _other_card(bank: DigitBank, first: int, last: int, rng: np.random.Generator) -> Shown:
+def other_card(bank: DigitBank, first: int, last: int, rng: np.random.Generator) -> Shown:
+    """Something that is no digit, held up in the ticks [first, last)."""
     kinds: tuple[ShownKind, ...] = ("letter", "scribble", "blank", "mirrored", "chimera", "face")
     kind = kinds[int(rng.choice(6, p=[0.28, 0.12, 0.15, 0.12, 0.08, 0.25]))]
     image = -1
@@ -143,7 +144,7 @@ def fill_gap(
     if last - first >= 22 and rng.random() < card:
         length = min(last - first - 6, int(rng.integers(16, 55)))
         start = first + 3 + int(rng.integers(0, last - first - 5 - length))
-        plan.shown.append(_other_card(bank, start, start + length, rng))
+        plan.shown.append(other_card(bank, start, start + length, rng))
 
 
 def _person(plan: Plan, ticks: int, rng: np.random.Generator) -> None:
@@ -155,8 +156,10 @@ def _person(plan: Plan, ticks: int, rng: np.random.Generator) -> None:
 def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bool) -> Plan:
     """Events with 0.8 to 4 s between their labelled intervals, and distractors in between.
 
-    plain (evaluation): every event is shown and said. Otherwise a fifth is only shown and a quarter only said, and
-    now and then somebody says something else while a digit is held up, or holds up something else while saying one.
+    plain (evaluation): every event is shown, for 1.0 to 2.5 s, and said, and is whole. Otherwise (training) a fifth is
+    only shown and a quarter only said; now and then somebody says something else while a digit is held up, or holds
+    up something else while saying one; events are denser (0.6 to 2.2 s, mostly 0.8 to 2.4 s apart), because a tick of
+    nothing teaches little; and the last event may be cut off by the end.
     """
     plan = Plan()
     _person(plan, ticks, rng)
@@ -166,7 +169,7 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
         label = int(rng.integers(10))
         way = 0.0 if plain else rng.random()
         shows, says = way < 0.75, way < 0.55 or way >= 0.75
-        held = int(rng.integers(25, 63))
+        held = int(rng.integers(25, 63) if plain else rng.integers(15, 55))
         choice = int(rng.choice(bank.recordings_of(label)))
         said = _say("digit", bank.recordings[choice], None, 0, rng, plain, choice)
         # Samples from the showing's first tick to the speech's first sample.
@@ -177,7 +180,8 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
         speech_end = -(-(start + said.length) // TICK) if says else 0
         offset = max(first + held if shows else 0, speech_end)
         end = offset + AFTERMATH
-        if end > ticks:
+        onset = min(first if shows else ticks, start // TICK if says else ticks)
+        if end > ticks and (plain or onset + 10 > ticks):
             break
         planned = Planned(label, len(plan.shown) if shows else None, len(plan.said) if says else None)
         if shows:
@@ -189,9 +193,10 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
         if shows and not says and rng.random() < 0.35:
             plan.said.append(_other_speech(bank, (first + int(rng.integers(held))) * TICK, rng, plain))
         if says and not shows and rng.random() < 0.25:
-            plan.shown.append(_other_card(bank, at, at + int(rng.integers(20, 50)), rng))
-        gap = int(rng.integers(20, 101))
-        fill_gap(plan, bank, end, min(end + gap, ticks), rng, plain)
+            plan.shown.append(other_card(bank, at, at + int(rng.integers(20, 50)), rng))
+        gap = int(rng.integers(20, 101) if plain or rng.random() < 0.25 else rng.integers(20, 61))
+        if end < ticks:
+            fill_gap(plan, bank, end, min(end + gap, ticks), rng, plain)
         at = end + gap
     # Whatever is left holds no event, but need not be empty.
     last_end = at

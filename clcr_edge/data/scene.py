@@ -19,7 +19,7 @@ from clcr_edge.packets import ByteArray, FloatArray
 
 SIZE = 96
 _SHIFT_U, _SHIFT_V, _ROW_MASK = np.uint32(24), np.uint32(16), np.uint32(0xFF00)
-_PIXELS = SIZE * SIZE
+PIXELS = SIZE * SIZE
 PathArray = npt.NDArray[np.float64]
 
 
@@ -50,7 +50,7 @@ def wander(count: int, every: int, scale: float, rng: np.random.Generator) -> Pa
     return np.interp(np.arange(count) / every, np.arange(knots), rng.normal(0.0, scale, knots))
 
 
-class _Sampler:
+class Sampler:
     """Paints one track: the nearest texel for each pixel of the sheet's outline, frame by frame.
 
     Texel addresses are 32-bit fixed point with 8 bits before the point, so that they wrap round the texture by
@@ -101,7 +101,7 @@ class _Sampler:
         part += card.paint[at]
 
 
-class _Sprite:
+class Sprite:
     """Paints a track that neither turns nor grows: sampled once, then only moved by whole pixels."""
 
     def __init__(self, track: Track) -> None:
@@ -123,6 +123,33 @@ class _Sprite:
         part += self._paint[y0 - y : y1 - y, x0 - x : x1 - x]
 
 
+class Camera:
+    """What a camera does to the light: vignette, sensor noise, at times a starved codec; one per stream."""
+
+    def __init__(self, conditions: Conditions, rng: np.random.Generator) -> None:
+        edge = np.linspace(-1, 1, SIZE, dtype=np.float32) ** 2
+        self._light = 1.0 - np.float32(rng.uniform(0.0, 0.35)) * (edge[:, None] + edge) / 2
+        self._light += np.float32(rng.normal(0, 0.08)) * np.linspace(-1, 1, SIZE, dtype=np.float32)
+        soft = rng.random() < 0.3
+        self._field = soft_field() if soft else white_field()
+        # Soft noise hides several times more than white noise of its power.
+        self._sigma = np.float32(255.0 * conditions.image_noise * (0.45 if soft else 1.0))
+        self._step = np.float32(0.0 if conditions.plain or rng.random() < 0.85 else rng.uniform(10, 40))
+        self._noise = np.empty((SIZE, SIZE), np.float32)
+
+    def expose(self, frame: FloatArray, gain: float, place: int, out: ByteArray) -> None:
+        """Scene, float32 `[96, 96]` (changed in place), -> picture `out`, uint8 `[96, 96]`. place: where in the noise."""
+        frame *= self._light
+        frame *= np.float32(gain)
+        if self._sigma > 0:
+            field = self._field[place : place + PIXELS].reshape(SIZE, SIZE)
+            frame += np.multiply(field, self._sigma, out=self._noise)
+        if self._step > 0:
+            _compress(frame, self._step)
+        np.clip(frame, 0.0, 255.0, out=frame)
+        np.copyto(out, frame, casting="unsafe")
+
+
 def render(
     ticks: int,
     tracks: list[Track],
@@ -135,9 +162,9 @@ def render(
     present: bool `[ticks]`. Tracks are painted in their order. Deterministic in `rng`.
     """
     frames = np.zeros((ticks, SIZE, SIZE), np.uint8)
-    painted: list[list[tuple[_Sampler | _Sprite, int]]] = [[] for _ in range(ticks)]
+    painted: list[list[tuple[Sampler | Sprite, int]]] = [[] for _ in range(ticks)]
     for track in tracks:
-        painter = _Sprite(track) if track.rigid else _Sampler(track)
+        painter = Sprite(track) if track.rigid else Sampler(track)
         for t in range(max(track.first, 0), min(track.first + len(track.x), ticks)):
             painted[t].append((painter, t - track.first))
 
@@ -149,18 +176,10 @@ def render(
     pan_y = np.clip(room + wander(ticks, 20, shake, rng), 0, 2 * room).astype(int).tolist()
     pan_x = np.clip(room + wander(ticks, 20, shake, rng), 0, 2 * room).astype(int).tolist()
     gain = np.clip(rng.normal(1.0, 0.12) + wander(ticks, 40, 0.06, rng), 0.55, 1.4).astype(np.float32)
-    edge = np.linspace(-1, 1, SIZE, dtype=np.float32) ** 2
-    light = 1.0 - np.float32(rng.uniform(0.0, 0.35)) * (edge[:, None] + edge) / 2
-    light += np.float32(rng.normal(0, 0.08)) * np.linspace(-1, 1, SIZE, dtype=np.float32)
-    soft = rng.random() < 0.3
-    field = soft_field() if soft else white_field()
-    # Soft noise hides several times more than white noise of its power.
-    sigma = np.float32(255.0 * conditions.image_noise * (0.45 if soft else 1.0))
-    places = rng.integers(0, NOISE - _PIXELS, ticks).tolist()
+    camera = Camera(conditions, rng)
+    places = rng.integers(0, NOISE - PIXELS, ticks).tolist()
     hold = 1 if conditions.plain or rng.random() < 0.7 else int(rng.integers(2, 5))
-    blocks = 0.0 if conditions.plain or rng.random() < 0.85 else float(rng.uniform(10, 40))
-
-    frame, noise = np.empty((SIZE, SIZE), np.float32), np.empty((SIZE, SIZE), np.float32)
+    frame = np.empty((SIZE, SIZE), np.float32)
     canvas = make_background(rng, conditions.blur_px)
     for t in range(ticks):
         if t and t in cuts:
@@ -174,24 +193,16 @@ def render(
         np.copyto(frame, canvas[y : y + SIZE, x : x + SIZE])
         for painter, k in painted[t]:
             painter.paint(frame, k)
-        frame *= light
-        frame *= gain[t]
-        if sigma > 0:
-            np.multiply(field[places[t] : places[t] + _PIXELS].reshape(SIZE, SIZE), sigma, out=noise)
-            frame += noise
-        if blocks:
-            _compress(frame, blocks)
-        np.clip(frame, 0.0, 255.0, out=frame)
-        np.copyto(frames[t], frame, casting="unsafe")
+        camera.expose(frame, gain[t], places[t], frames[t])
     return frames
 
 
-def _compress(frame: FloatArray, step: float) -> None:
+def _compress(frame: FloatArray, step: np.float32) -> None:
     """Coarse steps around the mean of 8 x 8 blocks: what a starved video codec leaves."""
     tiles = frame.reshape(SIZE // 8, 8, SIZE // 8, 8)
     mean = tiles.mean(axis=(1, 3), keepdims=True)
     tiles -= mean
-    tiles /= np.float32(step)
+    tiles /= step
     np.rint(tiles, out=tiles)
-    tiles *= np.float32(step)
+    tiles *= step
     tiles += mean

@@ -42,7 +42,10 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Event:
-    """A digit, shown or said or both. All in ticks: perceived in [onset, offset), labelled in [onset, end)."""
+    """A digit, shown or said or both. All in ticks: perceived in [onset, offset), labelled in [onset, end).
+
+    end is offset + 25, one second later, unless a training stream ends before.
+    """
 
     label: int
     onset: int
@@ -117,10 +120,10 @@ def _perceived(plan: Plan, heard: list[Heard], present: BoolArray, ticks: int) -
             mine = [i for i in kept if heard[i].source == planned.said]
             words = tuple(place[i] for i in sorted(mine))
             telling = (*DIGITS, *SOUND_ALIKES[DIGITS[planned.label]])
-            if audio[first:last].mean() >= 0.6 or any(heard[i].word.text in telling for i in mine):
+            if audio[first:last].sum() >= 0.6 * (last - first) or any(heard[i].word.text in telling for i in mine):
                 spans.append((first, last))
         if spans:
-            onset, offset = min(s[0] for s in spans), max(s[1] for s in spans)
+            onset, offset = min(s[0] for s in spans), min(max(s[1] for s in spans), ticks)
             events.append(Event(planned.label, onset, offset, min(offset + AFTERMATH, ticks)))
             traces.append(Trace(image, recording, shown_s, said_s, words))
     return events, traces

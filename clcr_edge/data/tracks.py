@@ -13,7 +13,7 @@ from clcr_edge.packets import FloatArray
 
 
 def _glyph(shown: Shown, bank: DigitBank, rng: np.random.Generator, plain: bool) -> FloatArray | None:
-    if shown.kind == "blank":
+    if shown.kind in ("blank", "face"):
         return None
     if shown.kind == "scribble":
         return scribble(rng)
@@ -29,13 +29,18 @@ def _glyph(shown: Shown, bank: DigitBank, rng: np.random.Generator, plain: bool)
     return glyph if plain or rng.random() < 0.4 else bend(glyph, rng)
 
 
-def make_track(shown: Shown, bank: DigitBank, blur_px: float, plain: bool, rng: np.random.Generator) -> Track:
-    """Something shown, where it is in each frame: it slides in, or is simply there, sways, and leaves."""
+def make_track(shown: Shown, bank: DigitBank, blur_px: float, plain: bool, rng: np.random.Generator, poses: int = 0) -> Track:
+    """Something shown, where it is in each frame: it slides in, or is simply there, sways, and leaves.
+
+    poses: instead of a movement, this many places and tilts that have nothing to do with each other.
+    """
     if shown.kind == "person":
         return _sitting(shown, blur_px, rng)
     # A digit fills 20/28 of its cell: 26 to 80 pixels high.
     size = float(np.exp(rng.uniform(np.log(36.0), np.log(112.0))))
     blur = float(rng.uniform(0.0, min(blur_px, size / 40.0)))
+    if poses:
+        return _posed(shown, bank, size, blur, plain, rng, poses)
     enter, leave = (int(rng.integers(3, 10)) if rng.random() < 0.75 else 0 for _ in range(2))
     before, after = (6 * enter) // 10, (6 * leave) // 10
     count = before + shown.last - shown.first + after
@@ -54,13 +59,11 @@ def make_track(shown: Shown, bank: DigitBank, blur_px: float, plain: bool, rng: 
     angle_rad = np.deg2rad(rng.uniform(-15, 15) + wander(count, 15, 2.0, rng))
     sizes = size * (1.0 + wander(count, 15, 0.03, rng))
     shear = float(np.clip(rng.normal(0.0, 0.07), -0.15, 0.15))
-    glyph = None if shown.kind == "face" else _glyph(shown, bank, rng, plain)
+    glyph = _glyph(shown, bank, rng, plain)
 
     def card(blur_y: float, blur_x: float) -> Card:
-        paint_rng = np.random.default_rng(seed)  # the same card twice: still, and blurred by its motion
-        if glyph is None and shown.kind != "blank":
-            return make_face(size, (blur_y, blur_x), paint_rng, body=False)
-        return make_card(glyph, size, (blur_y, blur_x), paint_rng, plain)
+        # The same card twice: still, and blurred by its motion.
+        return _card(shown, glyph, size, (blur_y, blur_x), np.random.default_rng(seed), plain)
 
     still = card(blur, blur)
     blurred, fast = still, np.zeros(count, bool)
@@ -70,6 +73,31 @@ def make_track(shown: Shown, bank: DigitBank, blur_px: float, plain: bool, rng: 
         along = np.abs(ramp[:, 0]) / max(float(np.hypot(*ramp[:, 0])), 1e-6)
         blurred = card(blur + 2.5 * along[1], blur + 2.5 * along[0])
     return Track(still, blurred, shown.first - before, x, y, sizes, angle_rad, shear, fast)
+
+
+def _card(
+    shown: Shown,
+    glyph: FloatArray | None,
+    size: float,
+    blur: tuple[float, float],
+    rng: np.random.Generator,
+    plain: bool,
+) -> Card:
+    if shown.kind == "face":
+        return make_face(size, blur, rng, body=False)
+    return make_card(glyph, size, blur, rng, plain)
+
+
+def _posed(shown: Shown, bank: DigitBank, size: float, blur: float, plain: bool, rng: np.random.Generator, poses: int) -> Track:
+    moving = np.asarray([2.5, 0.3]) * rng.random() if rng.random() < 0.2 else np.zeros(2)
+    blur_y, blur_x = blur + rng.permutation(moving)
+    card = _card(shown, _glyph(shown, bank, rng, plain), size, (float(blur_y), float(blur_x)), rng, plain)
+    sizes = size * rng.uniform(0.9, 1.1, poses)
+    free = np.maximum(SIZE / 2.0 - 0.38 * sizes, 0.0)
+    x, y = SIZE / 2.0 + free * rng.uniform(-1.0, 1.0, (2, poses))
+    angle_rad = np.deg2rad(rng.uniform(-18, 18, poses))
+    shear = float(np.clip(rng.normal(0.0, 0.07), -0.15, 0.15))
+    return Track(card, card, shown.first, x, y, sizes, angle_rad, shear, np.zeros(poses, bool))
 
 
 def _sitting(shown: Shown, blur_px: float, rng: np.random.Generator) -> Track:
