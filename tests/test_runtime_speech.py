@@ -1,0 +1,182 @@
+"""The recogniser on the shipped model and real speech; models that would take the process down with them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from live_rig import need_program
+
+from clcr_edge.errors import SpeechModelError
+from clcr_edge.packets import AudioChunk, FloatArray, Word
+from clcr_edge.runtime.assets import default_speech_model
+from clcr_edge.runtime.media_file import MediaFile
+from clcr_edge.runtime.speech import LockstepSpeech, Recogniser, ThreadedSpeech
+
+pytest.importorskip("vosk", reason="needs vosk: pip install 'clcr-edge[audio]'")
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    path = default_speech_model()
+    if path is None:
+        pytest.skip("no speech model ships with this checkout")
+    return path
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> FloatArray:
+    """ "seven. three. nine. zero." by espeak-ng, 16 kHz."""
+    need_program("espeak-ng")
+    path = tmp_path_factory.mktemp("speech") / "speech.wav"
+    subprocess.run(["espeak-ng", "-v", "en-us", "-s", "140", "-w", str(path), "seven. three. nine. zero."], check=True)
+    file = MediaFile(path, video=False, audio=True)
+    assert file.audio is not None
+    return np.concatenate([c.samples for c in file.audio.until(60.0)])
+
+
+def cut(samples: FloatArray, size: int, t_s: float = 0.0) -> list[AudioChunk]:
+    return [AudioChunk(samples[i : i + size], 16_000, t_s + i / 16_000) for i in range(0, len(samples), size)]
+
+
+def heard(recogniser: Recogniser, chunks: list[AudioChunk]) -> list[Word]:
+    return [word for chunk in chunks for word in recogniser.push(chunk)] + recogniser.finish()
+
+
+@pytest.mark.live
+def test_words_come_once_in_order_and_on_the_streams_clock(model: Path, speech: FloatArray) -> None:
+    recogniser = Recogniser(model, check=False)
+    words = heard(recogniser, cut(speech, 640, t_s=1_000.0))
+    assert [w.text for w in words] == ["seven", "three", "nine", "zero"]
+    assert all(1_000.0 <= w.start_s <= w.end_s <= 1_000.0 + len(speech) / 16_000 for w in words)
+    assert all(0 < w.confidence <= 1 for w in words)
+    # After finish() a new stream begins, and gives the same again.
+    assert [w.text for w in heard(recogniser, cut(speech, 640))] == ["seven", "three", "nine", "zero"]
+
+
+@pytest.mark.live
+def test_any_chunking_gives_the_same_words_and_times(model: Path, speech: FloatArray) -> None:
+    recogniser = Recogniser(model, check=False)
+    assert heard(recogniser, cut(speech, 333)) == heard(recogniser, cut(speech, 640)) == heard(recogniser, cut(speech, 5_000))
+
+
+@pytest.mark.live
+def test_a_hole_ends_the_utterance_and_times_go_on_after_it(model: Path, speech: FloatArray) -> None:
+    recogniser = Recogniser(model, check=False)
+    words = heard(recogniser, cut(speech, 640) + cut(speech, 640, t_s=60.0))
+    assert [w.text for w in words] == ["seven", "three", "nine", "zero"] * 2
+    assert words[3].end_s < 10 < 60 <= words[4].start_s
+
+
+@pytest.mark.live
+def test_silence_and_noise_say_nothing(model: Path) -> None:
+    recogniser = Recogniser(model, check=False)
+    rng = np.random.default_rng(0)
+    assert heard(recogniser, cut(np.zeros(64_000, np.float32), 640)) == []
+    assert heard(recogniser, cut((0.003 * rng.standard_normal(64_000)).astype(np.float32), 640)) == []
+
+
+@pytest.mark.live
+def test_in_lockstep_words_are_there_when_push_returns(model: Path, speech: FloatArray) -> None:
+    runs = []
+    for _ in range(2):
+        lockstep = LockstepSpeech(Recogniser(model, check=False))
+        run = []
+        for tick, chunk in enumerate(cut(speech, 640)):
+            lockstep.push(chunk)
+            run += [(tick, word) for word in lockstep.take()]
+        runs.append(run)
+        lockstep.close()
+    assert runs[0] == runs[1]
+    assert [word.text for _, word in runs[0]][:3] == ["seven", "three", "nine"]
+
+
+@pytest.mark.live
+def test_in_a_thread_push_never_waits(model: Path, speech: FloatArray) -> None:
+    threaded = ThreadedSpeech(Recogniser(model, check=False))
+    worst_s = 0.0
+    for chunk in cut(speech[: 4 * 16_000], 640):
+        begun = time.perf_counter()
+        threaded.push(chunk)
+        worst_s = max(worst_s, time.perf_counter() - begun)
+    deadline = time.monotonic() + 20
+    words: list[Word] = []
+    while len(words) < 3 and time.monotonic() < deadline:
+        words += threaded.take()
+        time.sleep(0.02)
+    threaded.close()
+    assert [w.text for w in words][:3] == ["seven", "three", "nine"]
+    assert worst_s < 0.05
+
+
+@pytest.mark.live
+def test_a_stalled_recogniser_costs_audio_not_predictions(model: Path) -> None:
+    recogniser = Recogniser(model, check=False)
+    threaded = ThreadedSpeech(recogniser)
+    recogniser.push = lambda _chunk: time.sleep(60) or []  # type: ignore[method-assign,func-returns-value]
+    begun = time.perf_counter()
+    for chunk in cut(np.zeros(30 * 16_000, np.float32), 640):
+        threaded.push(chunk)
+    assert time.perf_counter() - begun < 2.0
+    assert threaded.chunks_dropped >= 24 * 25
+    assert threaded.take() == []
+    begun = time.perf_counter()
+    threaded.close()
+    assert time.perf_counter() - begun < 3.0
+
+
+def _drop(name: str) -> Callable[[Path], None]:
+    return lambda model: (model / name).unlink()
+
+
+def _without_silence(model: Path) -> None:
+    conf = model / "conf/model.conf"
+    conf.write_text("\n".join(x for x in conf.read_text().splitlines() if "silence-phones" not in x))
+
+
+def _cut_network(model: Path) -> None:
+    network = model / "am/final.mdl"
+    network.write_bytes(network.read_bytes()[:200_000])
+
+
+def _empty_graph(model: Path) -> None:
+    for path in (model / "graph").glob("*.fst"):
+        path.write_bytes(b"")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_drop("am/final.mdl"), "not a Vosk model"),
+        (_drop("graph/Gr.fst"), "no decoding graph"),
+        (_empty_graph, "empty"),
+        (_without_silence, "Vosk cannot load it"),  # Vosk aborts the process
+        (_cut_network, "Vosk cannot load it"),
+    ],
+)
+def test_a_broken_model_is_an_error_and_not_the_end(
+    model: Path, tmp_path: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    damage(copy)
+    with pytest.raises(SpeechModelError, match=said) as caught:
+        Recogniser(copy)
+    assert str(copy) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpeechModelError, match="no such speech model"):
+        Recogniser(tmp_path / "none")
+    with pytest.raises(SpeechModelError, match="needs am/final.mdl"):
+        Recogniser(tmp_path)
+    (tmp_path / "vosk-model-small/am").mkdir(parents=True)
+    with pytest.raises(SpeechModelError, match="did you mean .*vosk-model-small"):
+        Recogniser(tmp_path)
