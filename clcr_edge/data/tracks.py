@@ -42,7 +42,8 @@ def make_track(shown: Shown, bank: DigitBank, blur_px: float, plain: bool, rng: 
     if poses:
         return _posed(shown, bank, size, blur, plain, rng, poses)
     enter, leave = (int(rng.integers(3, 10)) if rng.random() < 0.75 else 0 for _ in range(2))
-    before, after = (6 * enter) // 10, (6 * leave) // 10
+    # It counts as shown from when it is two fifths of the way in (about half of the digit is in the picture).
+    before, after = (4 * enter) // 10, (4 * leave) // 10
     count = before + shown.last - shown.first + after
     ramp = np.zeros((2, count))
     for steps, part in ((enter, slice(0, enter)), (leave, slice(count - leave, count))):
