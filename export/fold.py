@@ -15,34 +15,59 @@ from torch import Tensor, nn
 
 from clcr_edge.model.hierarchy import Tcn
 from clcr_edge.model.intra_ced import LEVELS, MODALITIES
-from clcr_edge.model.student import Student
+from clcr_edge.model.student import LevelMap, Student
+
+
+def _gain_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Batch norm (eval) as `x * gain + shift`, float64."""
+    assert isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d))
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    gain = 1.0 / (norm.running_var.double() + norm.eps).sqrt()
+    shift = -norm.running_mean.double() * gain
+    if norm.affine:
+        gain, shift = gain * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
+    return gain, shift
 
 
 @torch.no_grad()
-def fold_batch_norms(body: nn.Sequential) -> nn.Sequential:
+def fold_conv(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    """Bias-free convolution and the batch norm after it -> one convolution."""
+    assert isinstance(conv, nn.Conv2d)
+    gain, shift = _gain_shift(norm)
+    folded = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+    )
+    folded.weight.copy_(conv.weight.double() * gain[:, None, None, None])
+    assert folded.bias is not None
+    folded.bias.copy_(shift)
+    return folded
+
+
+def fold_body(body: nn.Sequential) -> nn.Sequential:
     """Conv-BN-ReLU chain (eval) -> Conv-ReLU chain with the same output."""
     layers: list[nn.Module] = []
     for module in body:
         if isinstance(module, nn.BatchNorm2d):
-            conv = layers[-1]
-            assert isinstance(conv, nn.Conv2d)
-            assert module.running_var is not None
-            assert module.running_mean is not None
-            gain = module.weight.double() / (module.running_var.double() + module.eps).sqrt()
-            folded = nn.Conv2d(
-                conv.in_channels,
-                conv.out_channels,
-                conv.kernel_size,  # type: ignore[arg-type]
-                conv.stride,  # type: ignore[arg-type]
-                conv.padding,  # type: ignore[arg-type]
-            )
-            folded.weight.copy_(conv.weight.double() * gain[:, None, None, None])
-            assert folded.bias is not None
-            folded.bias.copy_(module.bias.double() - module.running_mean.double() * gain)
-            layers[-1] = folded
+            layers[-1] = fold_conv(layers[-1], module)
         else:
             layers.append(module)
     return nn.Sequential(*layers)
+
+
+@torch.no_grad()
+def fold_linear(linear: nn.Module, norm: nn.Module) -> nn.Linear:
+    """Bias-free linear map and the batch norm after it -> one linear map."""
+    assert isinstance(linear, nn.Linear)
+    gain, shift = _gain_shift(norm)
+    folded = nn.Linear(linear.in_features, linear.out_features)
+    folded.weight.copy_(linear.weight.double() * gain.unsqueeze(1))
+    folded.bias.copy_(shift)
+    return folded
 
 
 @dataclass(frozen=True)
@@ -62,9 +87,12 @@ def fold_tcns(vision: Tcn, audio: Tcn) -> list[list[FoldedConv]]:
         pairs = [(v.down, a.down), *zip(v.blocks, a.blocks, strict=True)]  # type: ignore[arg-type]
         convs = []
         for pair in pairs:
-            weight = torch.stack([c.conv.weight.permute(2, 1, 0).flatten(0, 1) for c in pair])
-            bias = torch.stack([c.conv.bias.unsqueeze(0) for c in pair])
-            convs.append(FoldedConv(weight.clone(), bias.clone(), pair[0].dilation))
+            weights, biases = [], []
+            for conv in pair:
+                gain, shift = _gain_shift(conv.norm)
+                weights.append((conv.conv.weight.double() * gain[:, None, None]).permute(2, 1, 0).flatten(0, 1))
+                biases.append(shift.unsqueeze(0))
+            convs.append(FoldedConv(torch.stack(weights).float(), torch.stack(biases).float(), pair[0].dilation))
         stages.append(convs)
     return stages
 
@@ -92,10 +120,11 @@ def fold_tokens(student: Student) -> FoldedTokens:
     levels, level_biases, splits, split_biases = [], [], [], []
     for level in range(LEVELS):
         for modality in range(MODALITIES):
-            linear = student.to_level[level][modality]  # type: ignore[index]
-            norm = student.norm[level][modality]  # type: ignore[index]
-            assert isinstance(linear, nn.Linear)
-            assert isinstance(norm, nn.LayerNorm)
+            into = student.to_level[level][modality]  # type: ignore[index]
+            assert isinstance(into, LevelMap)
+            norm = into.norm
+            gain, shift = _gain_shift(into.standardise)
+            weight = into.linear.weight.double()
             u = shared[level]
             columns = [
                 u @ ced.query[level, modality].double() * scale,
@@ -105,8 +134,8 @@ def fold_tokens(student: Student) -> FoldedTokens:
                 private[level, modality],
             ]
             matrix = torch.cat(columns, dim=1)
-            levels.append(linear.weight.double().T)
-            level_biases.append(linear.bias.double().unsqueeze(0))
+            levels.append((weight * gain).T)
+            level_biases.append((into.linear.bias.double() + weight @ shift).unsqueeze(0))
             splits.append(norm.weight.double().unsqueeze(1) * matrix)
             split_biases.append((norm.bias.double() @ matrix).unsqueeze(0))
 

@@ -5,10 +5,10 @@ The same mathematics as `clcr_edge.model.student`, rearranged for one new tick (
 - the host says by how many tokens each window advances (`n_new`), so the graph holds no branch: everything is computed at
   every tick, and what is not due is not committed;
 - a strided stage's buffer advances when the stage *below* it fires;
-- alpha and the mean are applied to the attention weights before they meet the values: the W x r attention output is never formed.
+- alpha and the mean are applied to the attention weights before they meet the values: the attention output is never formed.
 
-Fixed shapes, batch 1; no If, Loop, CumSum, NonZero or float64. Masked values are replaced, never multiplied: one NaN in an
-absent camera's frame would otherwise stay in the state for good.
+Fixed shapes, batch 1; no If, Loop, CumSum, NonZero or float64. Masked values are replaced, never multiplied: one NaN in
+an absent camera's frame would otherwise stay in the state for good.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcr_edge.config import StudentConfig
-from clcr_edge.export.fold import fold_batch_norms, fold_tcns, fold_time_bias, fold_tokens
+from clcr_edge.export.fold import fold_body, fold_conv, fold_linear, fold_tcns, fold_time_bias, fold_tokens
 from clcr_edge.model.hierarchy import FrameEncoder
 from clcr_edge.model.intra_ced import LEVELS, MASKED, MODALITIES, Exchanged
 from clcr_edge.model.simplex import threshold
@@ -98,10 +98,10 @@ class StepGraph(nn.Module):
         student.eval()
         self.config = config = student.config
         self.strides = config.model.strides
-        self.frame_body = fold_batch_norms(student.frame_encoder.body)
-        self.frame_project = student.frame_encoder.project
-        self.sound_body = fold_batch_norms(student.sound_encoder.body)
-        self.sound_project = student.sound_encoder.project
+        self.frame_body = fold_body(student.frame_encoder.body)
+        self.frame_project = fold_linear(student.frame_encoder.project, student.frame_encoder.norm)
+        self.sound_body = fold_body(student.sound_encoder.body)
+        self.sound_project = fold_conv(student.sound_encoder.project, student.sound_encoder.norm)
         self.embedding = student.word_encoder.embedding
         self.word_project = student.word_encoder.project
         words = student.word_encoder.stages

@@ -107,7 +107,7 @@ def _sink(as_json: bool, title: str) -> Any:
 
 def _loop(pipeline: Pipeline, sink: Sink, ticks: int | None) -> None:
     """Show predictions until the media ends, the ticks are through, Ctrl-C (or SIGTERM) comes, or the reader goes away."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         try:
             for count, prediction in enumerate(pipeline, start=1):
@@ -122,4 +122,5 @@ def _loop(pipeline: Pipeline, sink: Sink, ticks: int | None) -> None:
     finally:
         sink.close()
         pipeline.close()
+        signal.signal(signal.SIGTERM, before)
         _note(pipeline.summary.line)

@@ -69,8 +69,8 @@ class Seen:
         for what, labels in (("images", bank.image_labels[images]), ("recordings", bank.recording_labels[chosen])):
             if len(set(labels.tolist())) < len(DIGITS):
                 raise DataError(
-                    f"{bank.name}: training saw nearly all of its {what} ({len(labels)} unseen ones are left, not of every digit); "
-                    "give --root a folder with others"
+                    f"{bank.name}: training saw nearly all of its {what} ({len(labels)} unseen ones are left, not of every "
+                    "digit); give --root a folder with others"
                 )
         left = bank.select(images, chosen, f"{bank.name}/unseen")
         names = sorted(set(left.speakers))

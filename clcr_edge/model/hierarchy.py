@@ -32,7 +32,8 @@ class FrameEncoder(nn.Module):
             ]
             channels = width
         self.body = nn.Sequential(*layers)
-        self.project = nn.Linear(2 * channels, config.width)
+        self.project = nn.Linear(2 * channels, config.width, bias=False)
+        self.norm = nn.BatchNorm1d(config.width)
 
     @staticmethod
     def standardise(frame: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ class FrameEncoder(nn.Module):
     def forward(self, frame: Tensor) -> Tensor:
         features = self.body(self.standardise(frame))
         pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=-1)
-        return F.relu(self.project(pooled))
+        return F.relu(self.norm(self.project(pooled)))
 
 
 class SoundEncoder(nn.Module):
@@ -67,14 +68,16 @@ class SoundEncoder(nn.Module):
         with torch.no_grad():
             time, mel = self.body.eval()(torch.zeros(1, 1, frames, tick.n_mels)).shape[2:]
         self.body.train()
-        self.project = nn.Conv2d(2 * c, config.width, (time, mel))
+        self.project = nn.Conv2d(2 * c, config.width, (time, mel), bias=False)
+        self.norm = nn.BatchNorm2d(config.width)
 
     def forward(self, frames: Tensor) -> Tensor:
-        return F.relu(self.project(self.body(frames.unsqueeze(1))).flatten(1))
+        seen = frames.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        return F.relu(self.norm(self.project(self.body(seen)))).flatten(1)
 
 
 class CausalConv(nn.Module):
-    """A convolution over time that looks back only: float `[B, d, T]` -> float `[B, d, T // stride]`.
+    """A convolution over time that looks back only, batch norm after it: float `[B, d, T]` -> float `[B, d, T // stride]`.
 
     Output j is complete when input `(j + 1) * stride - 1` is there. kernel 3 always; the past before the start is zero.
     """
@@ -85,10 +88,11 @@ class CausalConv(nn.Module):
         super().__init__()
         self.stride, self.dilation = stride, dilation
         self.context = (self.kernel - 1) * dilation  # inputs of the past that a stream must keep
-        self.conv = nn.Conv1d(width, width, self.kernel, stride, dilation=dilation)
+        self.conv = nn.Conv1d(width, width, self.kernel, stride, dilation=dilation, bias=False)
+        self.norm = nn.BatchNorm1d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (self.context - (self.stride - 1), 0)))
+        return self.norm(self.conv(F.pad(x, (self.context - (self.stride - 1), 0))))
 
 
 class Stage(nn.Module):
@@ -132,7 +136,7 @@ class WordEncoder(nn.Module):
     def __init__(self, config: ModelConfig, tick: TickConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(tick.ngram_buckets, config.embedding_width, padding_idx=0)
-        nn.init.normal_(self.embedding.weight, std=0.3)
+        nn.init.normal_(self.embedding.weight)  # a word is a mean of some ten of them
         with torch.no_grad():
             self.embedding.weight[0].zero_()
         self.project = nn.Linear(config.embedding_width + 1, config.width)

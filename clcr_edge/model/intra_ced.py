@@ -29,7 +29,7 @@ MASKED = -3.0e4  # a score no real one reaches, inside fp16's range; exp() of it
 
 
 class Tokens(NamedTuple):
-    """What IntraCED needs of each token, computed once when it enters a window: floats `[..., W, r or p]`, evidence `[..., W]`."""
+    """What IntraCED needs of each token, made once when it enters a window: floats `[..., W, r or p]`, evidence `[..., W]`."""
 
     query: Tensor
     key: Tensor

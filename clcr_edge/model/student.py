@@ -48,6 +48,31 @@ class StudentOutput(NamedTuple):
     exchanged: Exchanged
 
 
+class LevelMap(nn.Module):
+    """H = LN(Z W + P), `[..., d]` -> `[..., d]`. P is a constant: a position would change at every tick and spoil the cache.
+
+    Batch norm first (folded into W at export): features are sums of ReLUs, nearly constant at the start, and LN would keep just
+    the constant; without it the fused head learned nothing in 300 steps.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.standardise = nn.BatchNorm1d(width, affine=False)
+        self.linear = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, z: Tensor) -> Tensor:
+        standard = self.standardise(z.flatten(0, -2)).view_as(z)
+        return self.norm(self.linear(standard))
+
+
+class Features(NamedTuple):
+    """frames: float `[B, T, d]`, one per tick. levels: per modality three floats `[B, tokens, d]`."""
+
+    frames: Tensor
+    levels: dict[Modality, list[Tensor]]
+
+
 class Windows(NamedTuple):
     """The level windows of the wanted ticks: token fields `[n, L, M, W, ...]`, valid bool and ages in ticks `[n, L, M, W]`."""
 
@@ -62,30 +87,44 @@ class Student(nn.Module):
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         self.config = config
+        # Training only: the share of frames whose encoding learns, and whether the front ends run in bfloat16.
+        self.frame_share, self.half_precision = 1.0, False
         model, tick = config.model, config.tick
         self.frame_encoder = FrameEncoder(model)
         self.sound_encoder = SoundEncoder(model, tick)
         self.word_encoder = WordEncoder(model, tick)
         self.vision_tcn = Tcn(model)
         self.audio_tcn = Tcn(model)
-        # H = LN(Z W + P): P is a constant per level and modality. A position would change at every tick and spoil the cache.
         self.to_level = nn.ModuleList(
-            [nn.ModuleList([nn.Linear(model.width, model.width) for _ in range(MODALITIES)]) for _ in range(LEVELS)]
-        )
-        self.norm = nn.ModuleList(
-            [nn.ModuleList([nn.LayerNorm(model.width) for _ in range(MODALITIES)]) for _ in range(LEVELS)]
+            [nn.ModuleList([LevelMap(model.width) for _ in range(MODALITIES)]) for _ in range(LEVELS)]
         )
         self.intra_ced = IntraCED(model, tick.seconds)
         self.inter_cad = InterCAD(model, len(config.classes))
 
     def frame_features(self, frames: Tensor, present: Tensor) -> Tensor:
-        """uint8 `[B, T, S, S]`, bool `[B, T]` -> float `[B, T, d]`, zero where no frame is (whatever stood there)."""
+        """uint8 `[B, T, S, S]`, bool `[B, T]` -> float `[B, T, d]`, zero where no frame is (whatever stood there).
+
+        In training only a random share of the frames carries gradient: neighbours are nearly alike, and the CNN's backward pass
+        is the dearest part of a step.
+        """
         out = frames.new_zeros(*present.shape, self.config.model.width, dtype=torch.float32)
-        if present.any():
-            shown = frames[present].unsqueeze(1).float() / 255.0
-            shown = shown.contiguous(memory_format=torch.channels_last)
-            out[present] = self.frame_encoder(shown).float()
+        rows = present.flatten().nonzero().squeeze(1)
+        if self.training and self.frame_share < 1.0:
+            learning = torch.rand(len(rows)) < self.frame_share
+            with torch.no_grad():
+                self._encode_frames(frames, rows[~learning], out)
+            rows = rows[learning]
+        self._encode_frames(frames, rows, out)
         return out
+
+    def _encode_frames(self, frames: Tensor, rows: Tensor, out: Tensor) -> None:
+        if not len(rows):
+            return
+        shown = frames.flatten(0, 1)[rows].unsqueeze(1).float() / 255.0
+        shown = shown.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.training and self.half_precision):
+            features = self.frame_encoder(shown)
+        out.view(-1, out.shape[-1])[rows] = features.float()
 
     def sound_features(self, fbank: Tensor, present: Tensor) -> Tensor:
         """float `[B, T, F, n_mels]`, bool `[B, T]` -> float `[B, T, d]`, zero where no audio is."""
@@ -96,29 +135,38 @@ class Student(nn.Module):
         seen = padded.unfold(1, context + per_tick, per_tick).transpose(2, 3)  # [B, T, context + F, mels]
         out = fbank.new_zeros(batch, ticks, self.config.model.width)
         if present.any():
-            out[present] = self.sound_encoder(seen[present]).float()
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.training and self.half_precision):
+                made = self.sound_encoder(seen[present])
+            out[present] = made.float()
         return out
 
     def tokens(self, features: Tensor, level: int, modality: int, bases: tuple[Tensor, Tensor]) -> Tokens:
         """Level features `[B, T, d]` -> normalised, split tokens."""
-        h = self.norm[level][modality](self.to_level[level][modality](features))  # type: ignore[index]
+        h = self.to_level[level][modality](features)  # type: ignore[index]
         return self.intra_ced.split(h, level, modality, bases)
 
-    def windows(self, batch: TickBatch, ticks: Tensor) -> Windows:
+    def encode(self, batch: TickBatch) -> Features:
+        """All level features of a batch."""
+        frames = self.frame_features(batch.frames, batch.vision)
+        return Features(
+            frames,
+            {
+                Modality.LANGUAGE: self.word_encoder(batch.ngrams, batch.confidence),
+                Modality.VISION: self.vision_tcn(frames),
+                Modality.AUDIO: self.audio_tcn(self.sound_features(batch.fbank, batch.audio)),
+            },
+        )
+
+    def windows(self, batch: TickBatch, features: Features, ticks: Tensor) -> Windows:
         """Cut the level windows that ticks `[B, N]` would see. First dimension of the result: `B * N`."""
         config = self.config.model
         width = config.window
         bases = self.intra_ced.bases()
-        features = {
-            Modality.LANGUAGE: self.word_encoder(batch.ngrams, batch.confidence),
-            Modality.VISION: self.vision_tcn(self.frame_features(batch.frames, batch.vision)),
-            Modality.AUDIO: self.audio_tcn(self.sound_features(batch.fbank, batch.audio)),
-        }
         slots = torch.arange(width, device=ticks.device) - (width - 1)  # -(W-1) .. 0, the newest last
         columns: list[tuple[Tokens, Tensor, Tensor]] = []
         for level, stride in enumerate(config.strides):
             for modality in Modality:
-                made = self.tokens(features[modality][level], level, modality, bases)
+                made = self.tokens(features.levels[modality][level], level, modality, bases)
                 if modality is Modality.LANGUAGE:
                     index, valid, age = _word_window(batch, ticks, slots)
                     valid = valid & (age < width * stride)
@@ -135,10 +183,14 @@ class Student(nn.Module):
         tokens = Tokens(*(stack([getattr(c[0], name) for c in columns]) for name in Tokens._fields))
         return Windows(tokens, stack([c[1] for c in columns]), stack([c[2] for c in columns]).float())
 
+    def fuse(self, windows: Windows) -> StudentOutput:
+        """IntraCED and InterCAD over level windows."""
+        exchanged = self.intra_ced(*windows)
+        return StudentOutput(self.inter_cad(exchanged), exchanged)
+
     def forward(self, batch: TickBatch, ticks: Tensor) -> StudentOutput:
         """Predict at ticks `[B, N]` of each recording."""
-        exchanged = self.intra_ced(*self.windows(batch, ticks))
-        return StudentOutput(self.inter_cad(exchanged), exchanged)
+        return self.fuse(self.windows(batch, self.encode(batch), ticks))
 
 
 def _media_window(present: Tensor, ticks: Tensor, slots: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,83 @@
+"""Runs calibration streams through the fp32 step, states rolled out, and observes the tensors that will be quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import onnx
+
+from clcr_edge.calibration.ranges import Range, RangeObserver
+from clcr_edge.config import StudentConfig
+from clcr_edge.errors import DataError
+from clcr_edge.packets import Modality
+from clcr_edge.runtime.engine import State, StepInputs, StepOutputs
+from clcr_edge.runtime.onnx_engine import OnnxEngine, open_graph
+
+Streams = Iterable[Iterable[StepInputs]]
+
+
+class ObservedStep:
+    """The fp32 step with further outputs: the tensors to observe. States are rolled out, so the level windows and left contexts
+    are what they are in use and not zeros."""
+
+    def __init__(self, model: onnx.ModelProto, config: StudentConfig, tensors: list[str]) -> None:
+        self._engine = OnnxEngine(model.SerializeToString(), config, "fp32")
+        watched = onnx.ModelProto()
+        watched.CopyFrom(model)
+        known = {v.name: v for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
+        watched.graph.output.extend(known[name] for name in tensors)
+        self._session = open_graph(watched.SerializeToString())
+        self._tensors = tensors
+        self._inputs = {i.name for i in self._session.get_inputs()}
+
+    def initial_state(self) -> State:
+        """All zeros."""
+        return self._engine.initial_state()
+
+    def step(self, inputs: StepInputs, state: State) -> tuple[StepOutputs, State, dict[str, np.ndarray]]:  # type: ignore[type-arg]
+        """One tick, and the observed tensors."""
+        outputs, new = self._engine.step(inputs, state)
+        feed = {k: v for k, v in {**vars(inputs), **state}.items() if k in self._inputs}
+        return outputs, new, dict(zip(self._tensors, self._session.run(self._tensors, feed), strict=True))
+
+
+def observe(
+    model: onnx.ModelProto,
+    config: StudentConfig,
+    tensors: dict[str, Modality],
+    streams: Streams,
+    tell: Callable[[int], None] = lambda ticks: None,
+) -> tuple[dict[str, Range], int]:
+    """Best 8-bit range of each tensor over all streams, and the number of ticks seen. Raises `DataError` on no data or NaN.
+
+    tensors: name -> the modality whose media flows through it. A tick in which that is absent is not observed: the graph
+    computes it anyway, on a blank, and throws the result away.
+    """
+    step = ObservedStep(model, config, list(tensors))
+    observers = {name: RangeObserver() for name in tensors}
+    ticks = 0
+    frames = sounds = 0
+    for stream in streams:
+        state = step.initial_state()
+        for inputs in stream:
+            _, state, values = step.step(inputs, state)
+            frame, sound = (bool(p) for p in inputs.present > 0.5)
+            frames, sounds = frames + frame, sounds + sound
+            for name, value in values.items():
+                if frame if tensors[name] is Modality.VISION else sound:
+                    try:
+                        observers[name].see(value)
+                    except ValueError:
+                        raise DataError(
+                            f"calibration tick {ticks}: NaN or infinite values; record the calibration streams again"
+                        ) from None
+            ticks += 1
+            tell(ticks)
+    if not ticks:
+        raise DataError("the calibration streams hold no tick; give recordings of at least some seconds")
+    if not frames or not sounds:
+        raise DataError(
+            f"the calibration streams hold {frames} ticks with a picture and {sounds} with sound; both are needed"
+        )
+    return {name: o.best() for name, o in observers.items()}, ticks

@@ -1,0 +1,84 @@
+"""Where calibration and check streams come from: the project's own bank, a data set, or a folder of recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clcr_edge.calibration.streams import inputs_of
+from clcr_edge.config import StudentConfig
+from clcr_edge.data.bank import DigitBank, IntArray, load_bank
+from clcr_edge.data.conditions import BY_NAME
+from clcr_edge.data.seen import Seen
+from clcr_edge.data.streams import Stream, make_stream
+from clcr_edge.data.synthetic import synthetic_bank, with_other_speech
+from clcr_edge.runtime.engine import StepInputs
+
+_SECONDS = 20.0
+_CALIBRATION_STREAMS = 12
+_CHECK_STREAMS = 36  # about 150 events
+_MIX = ("clean", "moderate", "heavy")  # calibration must have seen noise, or noise will be clipped
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Streams to observe. name: for the report. streams: opens them anew, as step inputs. ticks: how many in all."""
+
+    name: str
+    streams: Callable[[StudentConfig], Iterator[Iterator[StepInputs]]]
+    ticks: int
+
+
+@dataclass(frozen=True)
+class CheckSet:
+    """Labelled streams to measure on, disjoint from calibration. streams: opens them anew."""
+
+    name: str
+    streams: Callable[[], Iterator[Stream]]
+    count: int
+
+
+def _streams(bank: DigitBank, count: int, seed: int, names: tuple[str, ...]) -> Iterator[Stream]:
+    for index in range(count):
+        yield make_stream(bank, BY_NAME[names[index % len(names)]], _SECONDS, seed + index)
+
+
+def _calibration(name: str, bank: DigitBank, seed: int) -> CalibrationSet:
+    def opened(config: StudentConfig) -> Iterator[Iterator[StepInputs]]:
+        for stream in _streams(bank, _CALIBRATION_STREAMS, seed, _MIX):
+            yield inputs_of(stream, config)
+
+    return CalibrationSet(name, opened, int(_CALIBRATION_STREAMS * _SECONDS * 25))
+
+
+def _check(name: str, bank: DigitBank, seed: int) -> CheckSet:
+    return CheckSet(name, lambda: _streams(bank, _CHECK_STREAMS, seed, ("clean", "moderate")), _CHECK_STREAMS)
+
+
+def own_sets() -> tuple[CalibrationSet, CheckSet]:
+    """What ships with the package: digits drawn and spoken by the project itself; other hands and voices for the check."""
+    what = "the project's own streams (drawn digits, espeak-ng voices)"
+    return (
+        _calibration(f"{what}, part calibration", synthetic_bank("calibration"), 70_000),
+        _check(f"{what}, part check, clean and moderate noise", synthetic_bank("check"), 80_000),
+    )
+
+
+def digits_sets(root: Path, seen: Seen | None) -> tuple[CalibrationSet, CheckSet]:
+    """From MNIST and FSDD files: images and recordings that training never saw; the two sets share neither."""
+    bank = load_bank(root)
+    line = "all of it"
+    if seen is not None:
+        bank, line = seen.unseen(bank)
+    halves = [bank.select(*_half(bank, part), f"{bank.name}/{part}") for part in (0, 1)]
+    return (
+        _calibration(f"digits in {root.name}, first half of: {line}", with_other_speech(halves[0], "val"), 71_000),
+        _check(f"digits in {root.name}, second half of: {line}", with_other_speech(halves[1], "test"), 81_000),
+    )
+
+
+def _half(bank: DigitBank, part: int) -> tuple[IntArray, IntArray]:
+    return np.arange(part, len(bank.images), 2), np.arange(part, len(bank.recordings), 2)

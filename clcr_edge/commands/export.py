@@ -1,0 +1,89 @@
+"""`clcr-edge export`: a trained student -> a bundle that proves itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from clcr_edge import assets
+from clcr_edge.commands.train import missing_train
+from clcr_edge.data.seen import FILE as SEEN
+from clcr_edge.data.seen import Seen
+from clcr_edge.errors import UsageError
+
+
+def export(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Checkpoint folder. None: the student that ships with clcr-edge.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The bundle to write.")] = Path("out/digits-bundle"),
+    int8: Annotated[bool, typer.Option("--int8", help="Also quantise to INT8, and measure whether it pays.")] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of recordings to calibrate on, in place of the project's own streams.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Calibrate and check on a data set: digits (needs --root).")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the data set.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object on stdout.")] = False,
+) -> None:
+    """Export the step graph, calibrate and quantise it, measure each precision, and write the bundle."""
+    if data not in (None, "digits"):
+        raise UsageError(f"no data set called {data!r}; choose digits")
+    if (data is None) != (root is None):
+        raise UsageError("--data and --root go together: --data digits --root DIR")
+    if calibration is not None and data is not None:
+        raise UsageError("--calibration and --data exclude each other: calibrate on recordings or on a data set")
+    try:
+        from clcr_edge.calibration.recordings import recorded_set
+        from clcr_edge.calibration.sets import digits_sets, own_sets
+        from clcr_edge.export.pipeline import export_bundle
+    except ModuleNotFoundError as e:
+        raise missing_train(e) from None
+    source = checkpoint or assets.digits_checkpoint()
+    if root is not None:
+        seen = Seen.load(source / SEEN) if (source / SEEN).is_file() else None
+        calibrated, checks = digits_sets(root, seen)
+    else:
+        calibrated, checks = own_sets()
+        if calibration is not None:
+            calibrated = recorded_set(calibration)
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("export", total=None)
+
+        def tell(what: str, done: int = 0, total: int = 0) -> None:
+            progress.update(task, description=what, completed=done, total=total or None)
+
+        bundle, report = export_bundle(source, out, int8, calibrated, checks, tell)
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        Console().print(_table(report))
+        typer.echo(f"calibrated on {report['calibration'].get('source', 'nothing (fp32 only)')}")
+        typer.echo(f"measured on {report['check']['name']}; {report['machine']['cpu']}")
+        typer.echo(report["chosen"]["why"])
+        typer.echo(f"wrote {bundle.path}")
+
+
+def _table(report: dict[str, Any]) -> Table:
+    table = Table(title=None)
+    for column in ("precision", "size", "parity", "event accuracy", "p50", "p90", "p99"):
+        table.add_column(column, justify="left" if column == "precision" else "right")
+    for precision, found in report["precisions"].items():
+        mark = " *" if precision == report["chosen"]["precision"] else ""
+        probs, speed, scores = found["parity"]["probs"], found["latency"], found["accuracy"]
+        table.add_row(
+            precision + mark,
+            f"{found['bytes'] / 1e6:.2f} MB",
+            f"{probs['max_abs']:.1e} ({probs['sqnr_db']:.0f} dB)",
+            f"{scores['event_accuracy']:.2%} (n={scores['n_events']})",
+            *(f"{speed[p]:.2f} ms" for p in ("p50_ms", "p90_ms", "p99_ms")),
+        )
+    return table

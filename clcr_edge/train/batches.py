@@ -1,0 +1,115 @@
+"""Labelled streams -> batches of ticks, made in a background process while the network trains.
+
+Batch k of a run is a function of (seed, k) alone, so a resumed run sees exactly what the unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from clcr_edge.config import TickConfig
+from clcr_edge.data.bank import NONE, DigitBank
+from clcr_edge.data.streams import RATE_TICKS_HZ, Stream, training_streams
+from clcr_edge.features import fbank_of_ticks, word_ngrams
+from clcr_edge.model.student import NEVER, TickBatch
+
+
+class LabelledTicks(NamedTuple):
+    """A batch, the ticks to predict in each recording and their labels (int64 `[B, N]`); and for the auxiliary heads, at every
+    tick, the digit that the frame shows and the one that was just spoken (int64 `[B, T]`, 10 for none)."""
+
+    batch: TickBatch
+    ticks: Tensor
+    labels: Tensor
+    shown: Tensor
+    spoken: Tensor
+
+
+def collate(streams: Sequence[Stream], config: TickConfig) -> TickBatch:
+    """Streams of one length -> a batch, through the features that live use runs."""
+    words = [list(zip(s.words, s.word_ticks.tolist(), strict=True)) for s in streams]
+    slots = max(1, *(len(w) for w in words))
+    ngrams = np.zeros((len(streams), slots, config.ngrams_per_word), np.int64)
+    confidence = np.zeros((len(streams), slots), np.float32)
+    word_tick = np.full((len(streams), slots), NEVER, np.int64)
+    word_age = np.zeros((len(streams), slots), np.int64)
+    for row, heard in enumerate(words):
+        for slot, (word, tick) in enumerate(heard):
+            ngrams[row, slot] = word_ngrams(word.text, config)
+            confidence[row, slot] = word.confidence
+            word_tick[row, slot] = tick
+            word_age[row, slot] = max(0, int(np.floor(((tick + 1) / config.rate_hz - word.end_s) * config.rate_hz + 1e-6)))
+    return TickBatch(
+        frames=torch.from_numpy(np.stack([s.frames for s in streams])),
+        vision=torch.from_numpy(np.stack([s.vision_present for s in streams])),
+        fbank=torch.from_numpy(np.stack([fbank_of_ticks(s.audio, s.audio_present, config) for s in streams])),
+        audio=torch.from_numpy(np.stack([s.audio_present for s in streams])),
+        ngrams=torch.from_numpy(ngrams),
+        confidence=torch.from_numpy(confidence),
+        word_tick=torch.from_numpy(word_tick),
+        word_age=torch.from_numpy(word_age),
+    )
+
+
+class StreamBatches(Dataset[LabelledTicks]):
+    """Training batches by number: batch k holds `streams` random streams of `seconds` each, with `predict` ticks of each."""
+
+    def __init__(
+        self, bank: DigitBank, config: TickConfig, seed: int, streams: int, seconds: float, predict: int
+    ) -> None:
+        self.bank, self.config, self.seed = bank, config, seed
+        self.streams, self.seconds, self.predict = streams, seconds, predict
+
+    def __len__(self) -> int:
+        return 1 << 30
+
+    def __getitem__(self, k: int) -> LabelledTicks:
+        source = training_streams(self.bank, self.seed, seconds=self.seconds, start=k * self.streams)
+        made = [next(source) for _ in range(self.streams)]
+        rng = np.random.default_rng([self.seed, k])
+        ticks = np.stack([np.sort(rng.choice(s.ticks, self.predict, replace=False)) for s in made])
+        labels = np.stack([s.labels[t] for s, t in zip(made, ticks, strict=True)])
+        return LabelledTicks(
+            collate(made, self.config),
+            *(torch.from_numpy(x) for x in (ticks, labels)),
+            *(torch.from_numpy(np.stack([evident(s, kind) for s in made])) for kind in ("shown", "said")),
+        )
+
+
+def evident(stream: Stream, kind: str) -> npt.NDArray[np.int64]:
+    """Per tick the digit that the frame shows ("shown"), or that was said within the last third of a second ("said")."""
+    out = np.full(stream.ticks, NONE, np.int64)
+    for event, trace in zip(stream.events, stream.traces, strict=True):
+        span = trace.shown_s if kind == "shown" else trace.said_s
+        if span is None:
+            continue
+        first, last = (round(t * RATE_TICKS_HZ) for t in span)
+        if kind == "said":  # nobody knows the word at its first sound
+            first, last = first + (last - first) * 2 // 3, last + 8
+        out[first:last] = event.label
+    return out
+
+
+def batches_from(dataset: StreamBatches, first: int, count: int) -> Iterator[LabelledTicks]:
+    """Batches `first .. first + count - 1`, made ahead by one worker process."""
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(first, first + count),
+        num_workers=1,
+        prefetch_factor=4,
+        multiprocessing_context="fork",
+        worker_init_fn=_one_thread,
+    )
+    return iter(loader)
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,148 @@
+"""Trains the default task: digits, seen, heard and said.
+
+One phase, from scratch: streams with random disturbances and drop-outs, cross-entropy per tick, CLCR's regularisers, and two
+small auxiliary heads (what digit does this frame show; which was just spoken) that are thrown away afterwards. They give the
+front ends a direct signal, so that neither modality waits for the other to solve the task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clcr_edge.config import StudentConfig
+from clcr_edge.data.bank import load_bank, merge_banks, split_bank
+from clcr_edge.data.conditions import MODERATE
+from clcr_edge.data.seen import FILE, Seen
+from clcr_edge.data.streams import CLASSES, make_stream
+from clcr_edge.data.synthetic import synthetic_bank
+from clcr_edge.errors import UsageError
+from clcr_edge.model.losses import student_losses
+from clcr_edge.model.student import Student, parameter_count
+from clcr_edge.packets import Modality
+from clcr_edge.train.batches import LabelledTicks, StreamBatches, batches_from, collate
+from clcr_edge.train.checkpoint import RESUME, save_student
+from clcr_edge.train.loop import Schedule, fit
+from clcr_edge.train.memory import keep_memory
+
+NAME = "digits"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """steps batches of `streams` streams of `seconds` each; `predict` random ticks of each stream are predicted."""
+
+    steps: int = 1_200
+    streams: int = 6
+    seconds: float = 8.0
+    predict: int = 40
+    lr: float = 2.5e-3
+    frame_share: float = 0.25
+    intra: float = 0.02
+    inter: float = 0.002
+    auxiliary: float = 0.5
+    threads: int = 1
+
+
+class _WithHeads(nn.Module):
+    """The student and its two auxiliary heads, trained together."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+        width, classes = student.config.model.width, len(student.config.classes)
+        self.shown = nn.Linear(width, classes)
+        self.spoken = nn.Linear(width, classes)
+
+    def forward(self, batch: LabelledTicks) -> tuple[Any, Tensor, Tensor]:
+        features = self.student.encode(batch.batch)
+        out = self.student.fuse(self.student.windows(batch.batch, features, batch.ticks))
+        heard = features.levels[Modality.AUDIO][1]  # mid-level tokens: half a second of sound
+        return out, self.shown(features.frames), self.spoken(heard)
+
+
+def student_config() -> StudentConfig:
+    """The shipped student's configuration."""
+    return StudentConfig(classes=CLASSES, none_class="none")
+
+
+def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe: Recipe | None = None) -> dict[str, Any]:
+    """Train, resume where a killed run stopped, and write the checkpoint to `out`. Returns a summary.
+
+    leave_out: a speaker whose voice training never hears, by name or by place in the sorted names ("0", "1", ...).
+    """
+    recipe = recipe or Recipe()
+    keep_memory()
+    bank = load_bank(root)
+    speakers = sorted(set(bank.speakers))
+    if leave_out is not None and leave_out not in speakers:
+        if not (leave_out.isdigit() and int(leave_out) < len(speakers)):
+            raise UsageError(f"--leave-out {leave_out}: choose one of {', '.join(speakers)}, or a number below {len(speakers)}")
+        leave_out = speakers[int(leave_out)]
+    known, held = split_bank(bank, "train", leave_out), split_bank(bank, "val", leave_out)
+    invented = synthetic_bank("train")
+    material = merge_banks(known, invented, name=f"{NAME}/train")
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(seed)
+    config = student_config()
+    model = _WithHeads(Student(config))
+    model.student.frame_share = recipe.frame_share
+    model.student.half_precision = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    out.mkdir(parents=True, exist_ok=True)
+    batches = StreamBatches(material, config.tick, seed, recipe.streams, recipe.seconds, recipe.predict)
+    watched = [make_stream(held, MODERATE, 20.0, 900 + i) for i in range(8)]
+
+    def loss(batch: LabelledTicks, step: int) -> dict[str, Tensor]:
+        model.train()
+        result, shown, spoken = model(batch)
+        terms = student_losses(result, batch.labels.flatten())
+        seen = batch.batch.vision.flatten()
+        frame = F.cross_entropy(shown.flatten(0, 1)[seen], batch.shown.flatten()[seen]) if seen.any() else shown.sum() * 0.0
+        there = batch.batch.audio[:, 1::2].flatten()
+        voice = F.cross_entropy(spoken.flatten(0, 1)[there], batch.spoken[:, 1::2].flatten()[there]) if there.any() else 0.0
+        total = terms.task + recipe.intra * terms.intra + recipe.inter * terms.inter + recipe.auxiliary * (frame + voice)
+        right = (result.aggregated.logits.argmax(-1) == batch.labels.flatten()).float().mean()
+        return {
+            "total": total,
+            "task": terms.task,
+            "intra": terms.intra,
+            "inter": terms.inter,
+            "frame": torch.as_tensor(frame),
+            "voice": torch.as_tensor(voice),
+            "tick_accuracy": right,
+        }
+
+    @torch.no_grad()
+    def watch(step: int) -> dict[str, float]:
+        model.eval()
+        batch = collate(watched, config.tick)
+        labels = torch.stack([torch.from_numpy(s.labels) for s in watched])
+        ticks = torch.arange(0, labels.shape[1], 5).expand(len(watched), -1)
+        guess = model.student(batch, ticks).aggregated.logits.argmax(-1)
+        return {"val_tick_accuracy": round(float((guess == labels[:, ::5].flatten()).float().mean()), 4)}
+
+    def numbered(first: int, count: int) -> Iterator[LabelledTicks]:
+        return batches_from(batches, first, count)
+
+    schedule = Schedule(recipe.steps, recipe.lr)
+    average = fit(NAME, model, schedule, numbered, loss, out, seed, watch, watch_every=100)
+    weights = {k.removeprefix("student."): v for k, v in average.items() if k.startswith("student.")}
+    provenance = {
+        "data": f"{len(known.images)} MNIST images, {len(known.recordings)} FSDD recordings, and the project's synthetic bank",
+        "speakers": sorted(set(known.speakers)),
+        "left_out": leave_out or "",
+        "seed": seed,
+        "recipe": vars(recipe),
+    }
+    save_student(out, weights, config, provenance)
+    Seen.of(known, held).save(out / FILE)
+    (out / f"{NAME}.{RESUME}").unlink(missing_ok=True)
+    last = json.loads((out / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
+    return {"out": str(out), "parameters": parameter_count(model.student), "left_out": leave_out, "last": last}

@@ -1,0 +1,170 @@
+"""Runs an engine over labelled streams, tick by tick, as a live session would, and scores what it says. No torch.
+
+Streams are independent, so they are shared out over processes; the result does not depend on how many.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from clcr_edge.calibration.streams import inputs_of
+from clcr_edge.config import StudentConfig
+from clcr_edge.data.bank import DigitBank, load_bank
+from clcr_edge.data.conditions import Conditions
+from clcr_edge.data.seen import Seen
+from clcr_edge.data.streams import NONE, Event, Stream, make_stream, negative_stream
+from clcr_edge.data.synthetic import synthetic_bank, with_other_speech
+from clcr_edge.runtime.engine import Engine
+from clcr_edge.runtime.onnx_engine import OnnxEngine
+from clcr_edge.train.memory import keep_memory
+from clcr_edge.train.metrics import FalseEvents, IntArray, Metrics, Scorer, count_false_events
+
+STREAM_S = 60.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One stream as far as scoring needs it."""
+
+    labels: IntArray
+    predicted: IntArray
+    events: tuple[Event, ...]
+
+
+def predict(engine: Engine, stream: Stream, without: frozenset[str] = frozenset()) -> IntArray:
+    """The label that the engine gives each tick of a stream, int64 `[T]`."""
+    state = engine.initial_state()
+    said = np.empty(stream.ticks, np.int64)
+    for tick, inputs in enumerate(inputs_of(stream, engine.config, without)):
+        outputs, state = engine.step(inputs, state)
+        said[tick] = int(np.argmax(outputs.probs))
+    return said
+
+
+def score(engine: Engine, streams: Iterable[Stream], without: frozenset[str] = frozenset()) -> Metrics:
+    """Scores over some streams, in this process."""
+    scorer = Scorer(NONE)
+    for stream in streams:
+        scorer.add(stream.labels, predict(engine, stream, without), stream.events)
+    return scorer.result()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, as other processes can open it: the step graph's bytes and its configuration."""
+
+    graph: bytes
+    config: StudentConfig
+    precision: str
+
+    def open(self) -> Engine:
+        """An engine of one thread."""
+        return OnnxEngine(self.graph, self.config, self.precision)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What it is evaluated on. root: a folder of MNIST and FSDD files; None: the project's own check part.
+    seen: what training saw, left out of it."""
+
+    root: Path | None
+    seen: Seen | None
+
+    def bank(self) -> tuple[DigitBank, str]:
+        """The bank, and a line that says what it is."""
+        own = synthetic_bank("check")
+        if self.root is None:
+            line = f"the project's own check part: {len(own.images)} drawn images, {len(set(own.speakers))} synthetic voices"
+            return own, line
+        bank = load_bank(self.root)
+        fresh, line = self.seen.unseen(bank) if self.seen else (bank, "all of it (what training saw is not known)")
+        return with_other_speech(fresh, "test"), line
+
+
+_worker: dict[str, object] = {}
+
+
+def _start(subject: Subject, material: Material) -> None:
+    keep_memory()
+    _worker["engine"], _worker["bank"] = subject.open(), material.bank()[0]
+
+
+def _judge(job: Callable[[DigitBank, int], Stream], without: frozenset[str], index: int) -> Judged:
+    engine, bank = _worker["engine"], _worker["bank"]
+    assert isinstance(bank, DigitBank)
+    stream = job(bank, index)
+    return Judged(stream.labels, predict(engine, stream, without), stream.events)  # type: ignore[arg-type]
+
+
+def _mix(seed: int, index: int) -> int:
+    """The seed of stream `index`: the same stream whatever process makes it."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+
+
+def _event_stream(conditions: Conditions, seed: int, bank: DigitBank, index: int) -> Stream:
+    return make_stream(bank, conditions, STREAM_S, _mix(seed, index))
+
+
+def _negative_stream(seed: int, bank: DigitBank, index: int) -> Stream:
+    return negative_stream(STREAM_S, _mix(seed, index), bank)
+
+
+class Evaluation:
+    """A pool of processes with the subject and the material loaded once; several measurements can be made with it."""
+
+    def __init__(self, subject: Subject, material: Material, jobs: int | None = None) -> None:
+        self.jobs = jobs or min(8, os.cpu_count() or 1)
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(self.jobs, mp_context=context, initializer=_start, initargs=(subject, material))
+
+    def __enter__(self) -> Evaluation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def events(
+        self,
+        conditions: Conditions,
+        count: int,
+        seed: int,
+        without: frozenset[str] = frozenset(),
+        tell: Callable[[int], None] = lambda events: None,
+    ) -> Metrics:
+        """Scores over at least `count` events."""
+        scorer, found = Scorer(NONE), 0
+        job = partial(_judge, partial(_event_stream, conditions, seed), without)
+        for judged in self._in_order(job):
+            scorer.add(judged.labels, judged.predicted, judged.events)
+            found += len(judged.events)
+            tell(found)
+            if found >= count:
+                break
+        return scorer.result()
+
+    def negatives(self, minutes: float, seed: int) -> FalseEvents:
+        """False events on generated streams that hold no digit."""
+        job = partial(_judge, partial(_negative_stream, seed), frozenset())
+        streams = []
+        for judged in self._in_order(job):
+            streams.append(judged.predicted)
+            if len(streams) * STREAM_S >= minutes * 60.0:
+                break
+        return count_false_events(streams, NONE)
+
+    def _in_order(self, job: Callable[[int], Judged]) -> Iterator[Judged]:
+        """Results 0, 1, 2, ... with a few made ahead."""
+        ahead = [self._pool.submit(job, i) for i in range(self.jobs + 1)]
+        index = len(ahead)
+        while True:
+            yield ahead.pop(0).result()
+            ahead.append(self._pool.submit(job, index))
+            index += 1

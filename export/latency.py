@@ -1,0 +1,33 @@
+"""Latency of several engines, interleaved in one process on one thread, so that a noisy machine is noisy for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from clcr_edge.runtime.engine import Engine, StepInputs
+
+_WARM = 30
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """n, p50, p90, p99 in milliseconds."""
+    p50, p90, p99 = np.percentile(np.asarray(seconds) * 1e3, [50, 90, 99])
+    return {"n": len(seconds), "p50_ms": round(p50, 4), "p90_ms": round(p90, 4), "p99_ms": round(p99, 4)}
+
+
+def interleaved(engines: Mapping[str, Engine], ticks: Sequence[StepInputs], rounds: int = 400) -> dict[str, dict[str, float]]:
+    """Step every engine once per round over the same ticks, states rolled out; the order turns from round to round."""
+    states = {name: engine.initial_state() for name, engine in engines.items()}
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    names = list(engines)
+    for turn in range(rounds + _WARM):
+        inputs = ticks[turn % len(ticks)]
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            begun = time.perf_counter()
+            _, states[name] = engines[name].step(inputs, states[name])
+            if turn >= _WARM:
+                times[name].append(time.perf_counter() - begun)
+    return {name: percentiles(values) for name, values in times.items()}
