@@ -1,4 +1,4 @@
-"""Every file of a Vosk model directory, written in plain Python: Kaldi text formats, no Kaldi needed.
+"""Every file of a Vosk model directory, written in plain Python: no Kaldi needed.
 
 Vosk aborts the whole process on some broken models (a wrong number of log probabilities, no silence phones for the
 endpointer), so nothing here is left to chance: numbers come from `graph.Phones` alone.
@@ -6,6 +6,8 @@ endpointer), so nothing here is left to chance: numbers come from `graph.Phones`
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,61 +36,115 @@ MODEL_CONF = (
 )
 
 
-def _row(values: FloatArray) -> str:
-    return " ".join(f"{value:.4g}" for value in values)
+class KaldiBinary:
+    """Kaldi's binary serialisation: tokens end in a space, numbers carry their size in bytes, arrays their shape."""
+
+    def __init__(self) -> None:
+        self.data = bytearray(b"\0B")
+
+    def token(self, *names: str) -> None:
+        """Names such as `<Topology>`."""
+        for name in names:
+            self.data += name.encode() + b" "
+
+    def integer(self, *values: int) -> None:
+        """32-bit integers."""
+        for value in values:
+            self.data += struct.pack("<bi", 4, value)
+
+    def real(self, *values: float) -> None:
+        """32-bit floats."""
+        for value in values:
+            self.data += struct.pack("<bf", 4, value)
+
+    def integers(self, values: Sequence[int]) -> None:
+        """A vector of integers (its length has no size byte: Kaldi's way)."""
+        self.data += struct.pack("<bi", 4, len(values)) + np.asarray(values, "<i4").tobytes()
+
+    def vector(self, values: FloatArray) -> None:
+        """A vector of floats."""
+        self.token("FV")
+        self.integer(len(values))
+        self.data += np.asarray(values, "<f4").tobytes()
+
+    def matrix(self, values: FloatArray) -> None:
+        """A matrix of floats, row by row."""
+        self.token("FM")
+        self.integer(*values.shape)
+        self.data += np.ascontiguousarray(values, "<f4").tobytes()
 
 
-def transition_model(phones: Phones) -> str:
+def _transition_model(out: KaldiBinary, phones: Phones) -> None:
     """Topology, states and transition probabilities (one half each)."""
-    lines = ["<TransitionModel> ", "<Topology> "]
-    for n_states in sorted({states_of(unit) for unit, _ in phones.keys}):
-        members = [phones.number[key] for key in phones.keys if states_of(key[0]) == n_states]
-        lines += ["<TopologyEntry> ", "<ForPhones> ", " ".join(map(str, members)) + " ", "</ForPhones> "]
-        lines += [
-            f"<State> {s} <PdfClass> {s} <Transition> {s} 0.5 <Transition> {s + 1} 0.5 </State> " for s in range(n_states)
-        ]
-        lines += [f"<State> {n_states} </State> ", "</TopologyEntry> "]
-    lines += ["</Topology> ", f"<Triples> {len(phones.triples)} "]
-    lines += [f"{phone} {state} {pdf} " for phone, state, pdf in phones.triples]
-    lines += ["</Triples> ", "<LogProbs> ", " [ 0" + " -0.693147" * (2 * len(phones.triples)) + " ]"]
-    lines += ["</LogProbs> ", "</TransitionModel> "]
-    return "\n".join(lines) + "\n"
+    sizes = sorted({states_of(unit) for unit, _ in phones.keys})
+    out.token("<TransitionModel>", "<Topology>")
+    out.integers([phones.number[key] for key in phones.keys])
+    out.integers([-1, *(sizes.index(states_of(unit)) for unit, _ in phones.keys)])  # phone -> topology; there is no phone 0
+    out.integer(len(sizes))
+    for n_states in sizes:
+        out.integer(n_states + 1)
+        for state in range(n_states):
+            out.integer(state, 2)  # its output class within the phone; two ways on: stay, leave
+            for following in (state, state + 1):
+                out.integer(following)
+                out.real(0.5)
+        out.integer(-1, 0)  # the end
+    out.token("</Topology>", "<Triples>")
+    out.integer(len(phones.triples))
+    for triple in phones.triples:
+        out.integer(*triple)
+    out.token("</Triples>", "<LogProbs>")
+    out.vector(np.array([0.0] + [-math.log(2.0)] * (2 * len(phones.triples))))
+    out.token("</LogProbs>", "</TransitionModel>")
 
 
 def _append(source: str, taps: Sequence[int]) -> str:
     return "Append(" + ", ".join(source if tap == 0 else f"Offset({source}, {tap})" for tap in taps) + ")"
 
 
-def network(layers: Sequence[tuple[FloatArray, FloatArray]], taps: Sequence[Sequence[int]], priors: FloatArray) -> str:
-    """The nnet3 network as text. `layers`: (weight `[out, taps * in]`, bias `[out]`), the last one the output layer.
-
-    `taps[i]` are the offsets (10 ms frames) that layer i sees of the layer below. `priors` are what the decoder divides by.
-    """
+def _network(
+    out: KaldiBinary,
+    layers: Sequence[tuple[FloatArray, FloatArray]],
+    taps: Sequence[Sequence[int]],
+    priors: FloatArray,
+) -> None:
     config = [f"input-node name=input dim={BANDS}"]
-    components: list[str] = []
-    source = "input"
-    for i, (weight, bias) in enumerate(layers):
-        last = i == len(layers) - 1
-        name = "output" if last else f"tdnn{i + 1}"
-        spliced = source if last else _append(source, taps[i])
+    names = [f"tdnn{i + 1}" for i in range(len(taps))] + ["output"]
+    sources = ["input", *(f"{name}.relu" for name in names[:-1])]
+    for i, name in enumerate(names):
+        spliced = _append(sources[i], taps[i]) if i < len(taps) else sources[i]
+        kind = "log-softmax" if name == "output" else "relu"
         config.append(f"component-node name={name}.affine component={name}.affine input={spliced}")
-        components.append(
-            f"<ComponentName> {name}.affine <AffineComponent> <LearningRate> 0.001 <LinearParams>  [\n  "
-            + "\n  ".join(map(_row, weight))
-            + f" ]\n<BiasParams>  [ {_row(bias)} ]\n</AffineComponent> "
-        )
-        suffix, kind = ("log-softmax", "LogSoftmaxComponent") if last else ("relu", "RectifiedLinearComponent")
-        source = f"{name}.{suffix}"
-        config.append(f"component-node name={source} component={source} input={name}.affine")
-        components.append(
-            f"<ComponentName> {source} <{kind}> <Dim> {len(bias)} <ValueAvg> [ ]\n<DerivAvg> [ ]\n<Count> 0 </{kind}> "
-        )
-    config.append(f"output-node name=output input={source} objective=linear")
-    left = -sum(offsets[0] for offsets in taps)
-    right = sum(offsets[-1] for offsets in taps)
-    lines = ["<Nnet3> ", *config, "", f"<NumComponents> {len(components)} ", *components]
-    lines.append(f"</Nnet3> <LeftContext> {left} <RightContext> {right} <Priors>  [ {_row(priors)} ]")
-    return "\n".join(lines) + "\n"
+        config.append(f"component-node name={name}.{kind} component={name}.{kind} input={name}.affine")
+    config.append("output-node name=output input=output.log-softmax objective=linear")
+    out.token("<Nnet3>")
+    out.data += b"\n" + "\n".join(config).encode() + b"\n\n"  # text even here; an empty line ends it
+    out.token("<NumComponents>")
+    out.integer(2 * len(layers))
+    for name, (weight, bias) in zip(names, layers, strict=True):
+        out.token("<ComponentName>", f"{name}.affine", "<AffineComponent>", "<LearningRate>")
+        out.real(0.001)
+        out.token("<LinearParams>")
+        out.matrix(weight)
+        out.token("<BiasParams>")
+        out.vector(bias)
+        out.token("</AffineComponent>", "<ComponentName>")
+        last = name == "output"
+        kind = "LogSoftmaxComponent" if last else "RectifiedLinearComponent"
+        out.token(f"{name}.log-softmax" if last else f"{name}.relu", f"<{kind}>", "<Dim>")
+        out.integer(len(bias))
+        for statistics in ("<ValueAvg>", "<DerivAvg>"):  # of training; none here
+            out.token(statistics)
+            out.vector(np.zeros(0))
+        out.token("<Count>")
+        out.real(0.0)
+        out.token(f"</{kind}>")
+    out.token("</Nnet3>", "<LeftContext>")
+    out.integer(-sum(offsets[0] for offsets in taps))
+    out.token("<RightContext>")
+    out.integer(sum(offsets[-1] for offsets in taps))
+    out.token("<Priors>")
+    out.vector(priors)
 
 
 def write_model(
@@ -99,12 +155,19 @@ def write_model(
     priors: FloatArray,
     penalties: Penalties,
 ) -> None:
-    """Write a whole Vosk model directory (the layout with run-time grammars). `priors`: float64 `[n_pdfs]`."""
+    """Write a whole Vosk model directory (the layout with run-time grammars); the same for the same arguments.
+
+    `layers`: (weight `[out, taps * in]`, bias `[out]`), the last one the output layer. `taps[i]`: offsets (10 ms frames) at
+    which layer i sees the layer below. `priors` float `[n_pdfs]`: what the decoder divides posteriors by.
+    """
     assert len(layers) == len(taps) + 1
     assert len(layers[-1][1]) == len(priors) == phones.units.n_pdfs
     assert all(np.isfinite(weight).all() and np.isfinite(bias).all() for weight, bias in layers)
+    model = KaldiBinary()
+    _transition_model(model, phones)
+    _network(model, layers, taps, priors)
     files: dict[str, str | bytes] = {
-        "am/final.mdl": transition_model(phones) + network(layers, taps, priors),
+        "am/final.mdl": bytes(model.data),
         "conf/mfcc.conf": "\n".join(MFCC_CONF) + "\n",
         "conf/model.conf": "\n".join(MODEL_CONF) + "\n",
         "graph/words.txt": words_txt(phones),

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clcr_edge.errors import DataError
 from clcr_edge.stt.arrays import FloatArray, IntArray
 from clcr_edge.stt.mel import BANDS
 
@@ -29,7 +30,7 @@ IGNORED = -1
 class Tdnn(nn.Module):
     """Log-mel `[B, T, 40]` -> log-posteriors `[B, (T - LEFT - RIGHT + 2) // 3, n_pdfs]`; no padding inside."""
 
-    def __init__(self, n_pdfs: int, width: int = 160) -> None:
+    def __init__(self, n_pdfs: int, width: int = 256) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(BANDS, affine=False)
         convs, inner = [], BANDS
@@ -113,35 +114,43 @@ class Frames:
 
 
 CHUNK = 120  # frames (1.2 s)
+_WARP = 0.1
+_GRID = np.linspace(0, 5, BANDS)
+_LEFT_KNOT = np.minimum(_GRID.astype(int), 4)
 
 
 def _chunks(frames: Frames, rng: np.random.Generator) -> IntArray:
-    """Chunk starts and utterances `[n, 2]`, at a random phase of the 30 ms grid, shuffled."""
-    found = []
-    for u, (low, high) in enumerate(zip(frames.starts[:-1], frames.starts[1:], strict=True)):
-        starts = np.arange(low + rng.integers(-CHUNK // 2, 3), high - 10, CHUNK)
-        found.append(np.stack([starts, np.full(len(starts), u)], axis=1))
-    chunks = np.concatenate(found)
-    return rng.permutation(chunks, axis=0)
+    """Starts of chunks `[n]`, shuffled, at a random phase. They run across utterances, which begin and end in silence."""
+    starts = np.arange(LEFT + rng.integers(0, CHUNK), len(frames.mel) - CHUNK - RIGHT, CHUNK)
+    if not len(starts):
+        raise DataError(f"{len(frames.mel)} frames are too few to train on: render more utterances")
+    return rng.permutation(starts)
 
 
-def _batch(frames: Frames, chunks: IntArray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    low, high = frames.starts[chunks[:, 1]][:, None], frames.starts[chunks[:, 1] + 1][:, None]
-    index = chunks[:, :1] + np.arange(-LEFT, CHUNK - STRIDE + 1 + RIGHT)
-    mel = frames.mel[np.clip(index, low, high - 1)].astype(np.float32)
-    n = len(chunks)
-    knots = rng.normal(0.0, 0.4, (n, 6)).astype(np.float32)  # a channel of its own for each chunk: +-1.7 dB per knot
-    grid = np.linspace(0, 5, BANDS)
-    left = np.minimum(grid.astype(int), 4)
-    offset = knots[:, left] * (1 - (grid - left)) + knots[:, left + 1] * (grid - left)
+def _vary(mel: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Chunks `[n, T, 40]` as said by another vocal tract (mel axis stretched by up to 10 %) into another channel."""
+    n = len(mel)
+    place = np.clip(np.arange(BANDS) * (1 + rng.uniform(-_WARP, _WARP, (n, 1))), 0, BANDS - 1)
+    low = np.minimum(place.astype(int), BANDS - 2)
+    part = (place - low)[:, None, :].astype(np.float32)
+    rows = np.arange(n)[:, None]
+    bands = mel.transpose(0, 2, 1)
+    lower, upper = bands[rows, low].transpose(0, 2, 1), bands[rows, low + 1].transpose(0, 2, 1)
+    mel = lower + (upper - lower) * part
+    knots = rng.normal(0.0, 0.4, (n, 6))  # +-1.7 dB per knot
+    offset = knots[:, _LEFT_KNOT] * (1 - (_GRID - _LEFT_KNOT)) + knots[:, _LEFT_KNOT + 1] * (_GRID - _LEFT_KNOT)
     mel += (offset + rng.normal(0.0, 0.5, (n, 1)))[:, None, :].astype(np.float32)
     for row in np.flatnonzero(rng.random(n) < 0.3):  # a masked band (SpecAugment), filled with its own mean
         first, width = int(rng.integers(0, BANDS - 6)), int(rng.integers(1, 7))
         mel[row, :, first : first + width] = mel[row, :, first : first + width].mean()
-    where = chunks[:, :1] + np.arange(0, CHUNK, STRIDE)
-    labels = frames.labels[np.clip(where, low, high - 1)].astype(np.int64)
-    labels[(where < low) | (where >= high)] = IGNORED
-    return torch.from_numpy(mel), torch.from_numpy(labels)
+    return mel
+
+
+def _batch(frames: Frames, starts: IntArray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    index = starts[:, None] + np.arange(-LEFT, CHUNK - STRIDE + 1 + RIGHT)
+    mel = _vary(frames.mel[index].astype(np.float32), rng)
+    labels = frames.labels[starts[:, None] + np.arange(0, CHUNK, STRIDE)].astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(mel)), torch.from_numpy(labels)
 
 
 @dataclass(frozen=True)
@@ -170,8 +179,9 @@ def train(net: Tdnn, frames: Frames, schedule: Schedule, report: Callable[[str],
         chunks = _chunks(frames, rng)
         for first in range(0, len(chunks) - min(schedule.batch, len(chunks)) + 1, schedule.batch):
             mel, labels = _batch(frames, chunks[first : first + schedule.batch], rng)
-            scores = net(mel)
-            loss = F.nll_loss(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+            with torch.autocast("cpu", torch.bfloat16):  # half the time
+                scores = net(mel)
+            loss = F.nll_loss(scores.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -201,9 +211,9 @@ def priors(net: Tdnn, frames: Frames, n_pdfs: int, seed: int = 0) -> FloatArray:
     rng = np.random.default_rng(seed)
     net.eval()
     total = np.zeros(n_pdfs)
+    chunks = _chunks(frames, rng)[:2048]
     with torch.no_grad():
-        for first in range(0, 2048, 64):
-            mel, labels = _batch(frames, _chunks(frames, rng)[first : first + 64], rng)
-            if len(mel):
-                total += net(mel).exp()[labels != IGNORED].double().sum(0).numpy()
+        for first in range(0, len(chunks), 64):
+            mel, labels = _batch(frames, chunks[first : first + 64], rng)
+            total += net(mel).exp()[labels != IGNORED].double().sum(0).numpy()
     return np.asarray(np.maximum(total / total.sum(), 1e-6))

@@ -183,9 +183,9 @@ def compose(takes: Sequence[Take], units: Units, rng: np.random.Generator) -> li
     for _ in range(int(rng.integers(1, 4))):
         take = takes[int(rng.integers(len(takes)))]
         kind = rng.random()
-        if kind < 0.12:
+        if kind < 0.10:
             take = _reversed(take)
-        elif kind < 0.40 and len(take.words) == 1:
+        elif kind < 0.32 and len(take.words) == 1:
             take = _splice(take, takes[int(rng.integers(len(takes)))], units, rng) or take
         sequence.append(take)
         if len(take.words) > 1:
