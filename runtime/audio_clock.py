@@ -11,8 +11,7 @@ import math
 from collections import deque
 from statistics import median
 
-_SPAN_S = 1.0  # of the running median
-_SLEW_S = 0.002  # deviations up to here are jitter of the estimate
+_SPAN_S = 1.0  # of the running median, and of a clock's youth
 _JUMP_S = 0.050  # beyond this, samples were lost or came twice
 _GAP_S = 0.3  # without a block for so long, what comes next may be a backlog
 
@@ -20,16 +19,21 @@ _GAP_S = 0.3  # without a block for so long, what comes next may be a backlog
 class AudioClock:
     """Turns (samples in a block, capture time, arrival time) into a stamp for the block.
 
-    rate_hz: of the samples. Times are seconds on the monotonic clock.
+    rate_hz: of the samples. Times are seconds on the monotonic clock. slack_s: deviations up to here are left alone as
+    jitter of the timestamps. backlog_first: the source begins with samples that it had stored (a network stream, while it
+    was probed); they are dropped like those of a stall.
     """
 
-    def __init__(self, rate_hz: int) -> None:
+    def __init__(self, rate_hz: int, *, slack_s: float = 0.002, backlog_first: bool = False) -> None:
         self._rate_hz = rate_hz
+        self._slack_s = slack_s
         self._anchor_s = math.nan  # time of sample 0 as counted now
         self._count = 0  # samples since the anchor, as emitted
         self._estimates: deque[tuple[float, float]] = deque()  # (arrival, anchor that this block suggests)
+        self._shift_s = 0.0  # what the device's stamps are too late by
         self._arrival_s = -math.inf
-        self._settling = False
+        self._young_until_s = math.inf
+        self._settling = backlog_first
         self.jumps = 0
 
     @property
@@ -40,38 +44,50 @@ class AudioClock:
     def stamp(self, samples: int, captured_s: float, arrival_s: float) -> tuple[float, int] | None:
         """`(t_s, adjust)`: time of the block's first sample, and how many samples to drop (-1), repeat (+1) or neither (0).
 
-        captured_s: the device's claim of when the first sample was captured. It cannot be later than the arrival less
-        the block's own length; some drivers stamp the block's end. None: the block is backlog from a stall, drop it.
+        captured_s: the device's claim of when the first sample was captured. None: the block is backlog from a stall or
+        from before the start; drop it.
         """
         length_s = samples / self._rate_hz
-        captured_s = min(captured_s, arrival_s - length_s)
         since_s, self._arrival_s = arrival_s - self._arrival_s, arrival_s
-        if math.isnan(self._anchor_s):
-            self._anchor_s = captured_s
-        elif since_s > _GAP_S:
+        if since_s > _GAP_S and not math.isnan(self._anchor_s):
             self._settling = True
         if self._settling:
             if since_s < 0.5 * length_s or since_s > _GAP_S:
                 return None  # blocks of a backlog come at once; their time has gone
             self._settling = False
-            self._estimates.clear()
-        estimate = captured_s - self._count / self._rate_hz
+            self._restart_estimates(arrival_s)
+        # A block cannot have begun less than its own length before it arrived. Drivers that stamp a block's end break
+        # that; the largest breach seen is by how much they stamp too late. It is a constant, so jitter stays out.
+        breach_s = captured_s - (arrival_s - length_s)
+        self._shift_s = min(max(self._shift_s, breach_s), length_s)
+        estimate = captured_s - self._shift_s - self._count / self._rate_hz
+        if math.isnan(self._anchor_s):
+            self._anchor_s = estimate
+            self._restart_estimates(arrival_s)
         self._estimates.append((arrival_s, estimate))
         while self._estimates[0][0] < arrival_s - _SPAN_S:
             self._estimates.popleft()
-        deviation = median(e for _, e in self._estimates) - self._anchor_s
-        adjust = 0
-        if abs(deviation) > _JUMP_S:
-            self._anchor_s += deviation
-            self._estimates.clear()
-            self.jumps += 1
-        elif deviation > _SLEW_S:
-            adjust = 1
-        elif deviation < -_SLEW_S:
-            adjust = -1
+        adjust = self._correct(arrival_s)
         t_s = self.end_s
         # An adjusted block still covers its own `samples` in the device's count: the estimates are of that count.
         self._count += samples + adjust
         if adjust:
             self._estimates = deque((a, e - adjust / self._rate_hz) for a, e in self._estimates)
         return t_s, adjust
+
+    def _restart_estimates(self, arrival_s: float) -> None:
+        self._estimates.clear()
+        self._young_until_s = arrival_s + _SPAN_S
+
+    def _correct(self, arrival_s: float) -> int:
+        """Bring the anchor nearer to the estimates: at once, or by the number of samples that is returned."""
+        deviation = median(e for _, e in self._estimates) - self._anchor_s
+        if abs(deviation) > _JUMP_S:
+            self._anchor_s += deviation
+            self._restart_estimates(arrival_s)
+            self.jumps += 1
+        elif abs(deviation) > self._slack_s:
+            if arrival_s >= self._young_until_s:
+                return 1 if deviation > 0 else -1
+            self._anchor_s += deviation  # the first blocks were late; nothing is gained by keeping to them
+        return 0

@@ -14,7 +14,7 @@ from clcr_edge.errors import SourceError
 
 T = TypeVar("T")
 
-_abandoned: list[str] = []
+_abandoned: list[tuple[str, threading.Thread]] = []
 
 
 def within(seconds: float, what: str, call: Callable[[], T]) -> T:
@@ -32,7 +32,7 @@ def within(seconds: float, what: str, call: Callable[[], T]) -> T:
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        _abandoned.append(what)
+        _abandoned.append((what, thread))
         raise SourceError(f"{what} did not answer within {seconds:g} s; check that its server or driver still runs")
     if error:
         raise error[0]
@@ -40,5 +40,5 @@ def within(seconds: float, what: str, call: Callable[[], T]) -> T:
 
 
 def abandoned() -> tuple[str, ...]:
-    """Names of the calls that were given up so far. If there are any, an ordinary interpreter exit may hang too."""
-    return tuple(_abandoned)
+    """Names of the calls that were given up and still hang. If there are any, an ordinary interpreter exit may hang too."""
+    return tuple(what for what, thread in _abandoned if thread.is_alive())

@@ -22,7 +22,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "private_gates": _rounded(prediction.private_gates),
         "participation": _rounded(prediction.participation),
         "age_s": _rounded(prediction.age_s),
-        "latency_ms": round(prediction.latency_ms, 3),
+        "latency_ms": _rounded(prediction.latency_ms),
         "frame_seq": prediction.frame_seq,
     }
 

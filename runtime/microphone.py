@@ -114,11 +114,13 @@ class Microphone:
         if abs(offset_s - self._clock_offset_s) > 1.0:
             self._clock_offset_s = offset_s
         self._clock_offset_s = min(self._clock_offset_s + 2e-5, offset_s)
-        captured_s = times.inputBufferAdcTime + self._clock_offset_s if times.inputBufferAdcTime > 0 else now
+        arrival_s = times.currentTime + self._clock_offset_s
+        adc_s = times.inputBufferAdcTime
+        captured_s = adc_s + self._clock_offset_s if adc_s > 0 else arrival_s
         mono = data[:, 0].copy() if data.shape[1] == 1 else data.mean(axis=1, dtype=np.float32)
         if len(self._blocks) == _MAX_WAITING:
             self.chunks_lost += 1
-        self._blocks.append((mono, captured_s, now))
+        self._blocks.append((mono, captured_s, arrival_s))
         self._called_s = now
         self._wake.set()
 

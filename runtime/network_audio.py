@@ -20,6 +20,7 @@ _OPEN_S = 12.0
 _STALE_S = 0.5
 _RETRY_S = 1.0
 _MAX_WAITING = 500
+_SLACK_S = 0.02  # the arrival of packets is all there is to go by
 
 
 class NetworkAudio:
@@ -76,7 +77,7 @@ class NetworkAudio:
             self._closed.wait(_RETRY_S)
 
     def _read(self, container: Any, lost: bool) -> bool:
-        clock = AudioClock(self._rate_hz)
+        clock = AudioClock(self._rate_hz, slack_s=_SLACK_S, backlog_first=True)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
         for frame in container.decode(audio=0):
             if self._closed.is_set():

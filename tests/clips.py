@@ -20,7 +20,8 @@ def noise(seconds: float, rate_hz: int = 16_000, seed: int = 0) -> FloatArray:
     spectrum = np.fft.rfft(rng.standard_normal(count))
     spectrum[np.fft.rfftfreq(count, 1 / rate_hz) > 3_000] = 0
     wave = np.fft.irfft(spectrum, count)
-    return (0.1 * wave / wave.std()).astype(np.float32)
+    level: FloatArray = (0.1 * wave / wave.std()).astype(np.float32)
+    return level
 
 
 def make_clip(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -14,10 +16,12 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import require_system
 
 from clcr_edge.packets import ByteArray, FloatArray
 
@@ -32,11 +36,26 @@ def shared_file(name: str) -> Path:
     return path
 
 
+def lacking(what: str) -> NoReturn:
+    """Skip for want of a part of the system, or fail where the gate says that none may be missing."""
+    if require_system():
+        pytest.fail(f"needs {what}")
+    pytest.skip(f"needs {what}")
+
+
 def need_program(*names: str) -> None:
     """Skip unless every program is installed."""
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
-        pytest.skip(f"needs the program {', '.join(missing)} (apt install)")
+        lacking(f"the program {', '.join(missing)} (apt install)")
+
+
+def need_module(name: str) -> None:
+    """Skip unless an optional package, and the library under it, can be imported."""
+    try:
+        importlib.import_module(name)
+    except (ImportError, OSError) as e:
+        lacking(f"{name}: pip install 'clcr-edge[live]', apt install libportaudio2 ({e})")
 
 
 class SoundServer:
@@ -106,6 +125,7 @@ class SoundServer:
 def sound_server() -> Iterator[SoundServer]:
     """A `SoundServer` in a folder with a short path (a socket's path has at most 107 characters)."""
     need_program("pulseaudio", "pactl", "paplay")
+    need_module("sounddevice")
     with tempfile.TemporaryDirectory(prefix="clcr-") as folder:
         server = SoundServer(Path(folder))
         try:
@@ -206,9 +226,53 @@ class CameraServer:
 @contextmanager
 def camera_server(fps: float = 30.0) -> Iterator[CameraServer]:
     """A `CameraServer`, stopped at the end."""
-    pytest.importorskip("cv2", reason="needs OpenCV: pip install 'clcr-edge[camera]'")
+    need_module("cv2")
     server = CameraServer(fps)
     try:
         yield server
     finally:
         server.stop()
+
+
+class RadioServer:
+    """Serves a recording as HTTP audio (WAV) in real time, again and again."""
+
+    def __init__(self, samples: FloatArray) -> None:
+        self._pcm = (np.clip(samples, -1, 1) * 32_767).astype("<i2").tobytes()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/radio.wav"
+        self._clients: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self._clients.append(client)
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        head = b"RIFF\xff\xff\xff\xffWAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
+        begun = time.monotonic()
+        with suppress(OSError):
+            client.recv(4096)
+            client.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: audio/wav\r\n\r\n" + head + b"data\xff\xff\xff\xff")
+            sent = 0
+            while True:
+                at = sent % len(self._pcm)
+                block = self._pcm[at : at + 640]
+                client.sendall(block)
+                sent += len(block)
+                time.sleep(max(0.0, begun + sent / 32_000 - time.monotonic()))
+
+    def close(self) -> None:
+        """Cut off everybody."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for client in self._clients:
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+            client.close()

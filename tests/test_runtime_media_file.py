@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_both_modalities_arrive_whole_and_in_time(tmp_path: Path, name: str, rat
     first_s = frames[0].t_s  # the sound's run-in may begin the file
     assert 0 <= first_s < 0.03
     np.testing.assert_allclose([f.t_s - first_s for f in frames], np.arange(50) / 25, atol=2e-3)
-    assert all(b.t_s == pytest.approx(a.end_s, abs=1e-9) for a, b in zip(chunks, chunks[1:], strict=False))
+    assert all(b.t_s == pytest.approx(a.end_s, abs=1e-9) for a, b in itertools.pairwise(chunks))
     at, correlation = find_in(joined(chunks), sound[8_000:24_000])
     assert correlation > 0.93
     # A container without edit lists leaves the coder's run-in (some 26 ms) at the front of the sound.
@@ -152,7 +153,7 @@ def test_damage_in_the_middle_costs_only_what_was_hit(tmp_path: Path) -> None:
     frames, chunks = read(MediaFile(clip, video=True, audio=True))
     assert frames[-1].t_s > 3.5
     assert chunks[-1].end_s > 3.5
-    assert all(b.t_s > a.t_s for a, b in zip(frames, frames[1:], strict=False))
+    assert all(b.t_s > a.t_s for a, b in itertools.pairwise(frames))
 
 
 @pytest.mark.parametrize("name", ["bbaf2n", "brbk7n", "lbax4n", "lrwp9a", "sbwe5n"])

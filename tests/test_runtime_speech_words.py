@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from clcr_edge.packets import Word
 from clcr_edge.runtime.speech_words import WordGate
 
@@ -68,4 +70,4 @@ def test_estimated_times_rise_and_stay_within_the_stream() -> None:
     gate.reset(since_s=10.0)
     words = gate.partial("one", 10.1) + gate.partial("one two", 10.2) + gate.partial("one two three", 12.0)
     assert all(w.start_s >= 10.0 and w.end_s >= w.start_s for w in words)
-    assert all(b.start_s >= a.end_s for a, b in zip(words, words[1:], strict=False))
+    assert all(b.start_s >= a.end_s for a, b in itertools.pairwise(words))
