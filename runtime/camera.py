@@ -34,10 +34,15 @@ def opencv() -> Any:
         ) from None
 
 
+def _is_pipeline(source: int | str) -> bool:
+    return isinstance(source, str) and " ! " in source
+
+
 class Camera:
     """Opens at once and waits for the first frame; `SourceError` if none comes. A source lost later is looked for again.
 
-    source: index, device path or URL. A frame's `t_s` is the monotonic time at which OpenCV handed it over: container
+    source: index, device path, URL, or a GStreamer pipeline that ends in appsink (OpenCV must have been built with it, as
+    on a Jetson). A frame's `t_s` is the monotonic time at which OpenCV handed it over: container
     clocks of live streams run wrong (an MJPEG stream is taken for 25 fps). wake, notice: see `Microphone`.
 
     The thread always reads, because OpenCV queues what is not read and the picture would lag by seconds; frames that
@@ -76,6 +81,11 @@ class Camera:
     def _remedy(self) -> str:
         if isinstance(self._source, str) and "://" in self._source:
             return "check that the stream is being served at this address, or give --no-camera"
+        if _is_pipeline(self._source):
+            info = self._cv2.getBuildInformation()
+            if "NO" in next((line for line in info.splitlines() if "GStreamer:" in line), "NO"):
+                return "this OpenCV was built without GStreamer; use one that has it (JetPack's), or give --no-camera"
+            return "check the pipeline with gst-launch-1.0 (it must end in appsink), or give --no-camera"
         path = Path(self._source if isinstance(self._source, str) else f"/dev/video{self._source}")
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             return f"no permission for {path}: add your user to its group (usually video), or give --no-camera"
@@ -91,8 +101,13 @@ class Camera:
             return cv2.VideoCapture(self._source, cv2.CAP_FFMPEG, limits)
         source = self._source
         if isinstance(source, str):
+            if _is_pipeline(source):
+                return cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
             if not Path(source).exists():
                 return None
+            node = Path(source).resolve().name  # links such as /dev/v4l/by-id/... lead to a numbered node
+            if node.startswith("video") and node[5:].isdigit():
+                source = int(node[5:])
         elif sys.platform == "linux" and not Path(f"/dev/video{source}").exists():
             return None  # or OpenCV tries every backend, with a page of warnings
         capture = cv2.VideoCapture(source)

@@ -34,7 +34,7 @@ def parse_source(text: str) -> Source:
         raise UsageError("empty source: give an index, a device name, a URL or a file")
     if text.isascii() and text.isdigit():
         return Source("device", int(text))
-    if "://" in text:
+    if "://" in text or " ! " in text:  # the latter is a GStreamer pipeline
         return Source("url", text)
     path = Path(text)
     if text.startswith("/dev/"):

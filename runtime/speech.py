@@ -7,6 +7,7 @@ import json
 import queue
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -147,8 +148,9 @@ class LockstepSpeech:
 class ThreadedSpeech:
     """For live use: recognises in a thread of its own. One that falls behind misses audio; predictions go on."""
 
-    def __init__(self, recogniser: Recogniser) -> None:
+    def __init__(self, recogniser: Recogniser, *, notice: Callable[[str], None] | None = None) -> None:
         self._recogniser = recogniser
+        self._notice = notice
         self._chunks: queue.SimpleQueue[AudioChunk | None] = queue.SimpleQueue()
         self._words: deque[Word] = deque(maxlen=256)
         self._closed = False
@@ -185,6 +187,8 @@ class ThreadedSpeech:
                 self._words.extend(self._recogniser.push(chunk))
             except Exception as e:  # language goes stale; the other modalities go on
                 self.error = e
+                if self._notice is not None:
+                    self._notice(f"speech recognition has stopped ({e}); predictions go on without new words")
                 return
             with self._lock:
                 self._waiting_s -= len(chunk.samples) / chunk.rate_hz
@@ -196,7 +200,9 @@ class ThreadedSpeech:
         self._thread.join(2.0)
 
 
-def open_speech(model_dir: Path | None = None, *, live: bool) -> Speech:
+def open_speech(
+    model_dir: Path | None = None, *, live: bool, notice: Callable[[str], None] | None = None
+) -> LockstepSpeech | ThreadedSpeech:
     """A recogniser for a live pipeline, or for a replay. model_dir: a Vosk model; None: the one that ships.
 
     Raises `SpeechModelError` or `MissingPartError`.
@@ -208,4 +214,4 @@ def open_speech(model_dir: Path | None = None, *, live: bool) -> Speech:
         )
     # The shipped model is known to be sound; another may abort the process, so it is tried in one of its own first.
     recogniser = Recogniser(path, check=model_dir is not None)
-    return ThreadedSpeech(recogniser) if live else LockstepSpeech(recogniser)
+    return ThreadedSpeech(recogniser, notice=notice) if live else LockstepSpeech(recogniser)

@@ -117,6 +117,7 @@ def test_one_modality_alone(
         (["--camera", "0", "--no-mic"], 1, "camera 0: no such device; found "),
         (["--camera", "Nobody's Webcam", "--no-mic"], 1, 'camera "Nobody\'s Webcam": no such device'),
         (["--camera", "http://127.0.0.1:9/x", "--no-mic"], 1, "camera http://127.0.0.1:9/x: cannot be opened"),
+        (["--camera", "nothing ! appsink", "--no-mic"], 1, "GStreamer"),
         (["--mic", "http://127.0.0.1:9/x", "--no-camera"], 1, "audio of http://127.0.0.1:9/x: gave no audio"),
         (["--camera", "CLIP", "--mic", "0"], 2, "no common clock"),
         (["--no-camera", "--no-mic"], 2, "leave nothing to run on"),

@@ -129,6 +129,21 @@ def test_a_stalled_recogniser_costs_audio_not_predictions(model: Path, monkeypat
     assert time.perf_counter() - begun < 3.0
 
 
+@pytest.mark.live
+def test_a_recogniser_that_fails_is_told_of_and_costs_only_words(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser = Recogniser(model, check=False)
+    notices: list[str] = []
+    threaded = ThreadedSpeech(recogniser, notice=notices.append)
+    monkeypatch.setattr(recogniser, "push", lambda _chunk: 1 / 0)
+    for chunk in cut(np.zeros(16_000, np.float32), 640):
+        threaded.push(chunk)
+    threaded._thread.join(10)
+    threaded.close()
+    assert isinstance(threaded.error, ZeroDivisionError)
+    assert len(notices) == 1
+    assert threaded.take() == []
+
+
 def _drop(name: str) -> Callable[[Path], None]:
     return lambda model: (model / name).unlink()
 

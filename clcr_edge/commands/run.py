@@ -14,6 +14,8 @@ import typer
 from clcr_edge.errors import MissingPartError, SpeechModelError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clcr_edge.packets import Prediction, Word
     from clcr_edge.runtime.pipeline import Pipeline
     from clcr_edge.runtime.sources import Plan
@@ -62,9 +64,9 @@ def run(
     with c_stderr_silenced():
         loaded = bundles.read(bundle or default_bundle())
         engine = OnnxEngine.from_bundle(loaded, precision)
-        speech = _speech(plan, stt_model, no_stt)
         sink = _sink(as_json, f"{loaded.path.name}  {engine.precision}  {plan}")
         listener = Listener(on_notice=getattr(sink, "notice", _note))
+        speech = _speech(plan, stt_model, no_stt, listener.on_notice)
         pipeline = open_pipeline(Session(engine), plan, speech=speech, listener=listener, fast=fast)
         _loop(pipeline, sink, None if duration is None else math.ceil(duration * engine.config.tick.rate_hz - 1e-6))
 
@@ -73,7 +75,7 @@ def _note(text: str) -> None:
     print(f"clcr-edge: {text}", file=sys.stderr)
 
 
-def _speech(plan: Plan, stt_model: Path | None, no_stt: bool) -> Speech | None:
+def _speech(plan: Plan, stt_model: Path | None, no_stt: bool, notice: Callable[[str], None]) -> Speech | None:
     if no_stt or plan.mic is None:
         if stt_model is not None:
             raise UsageError(f"--stt-model {stt_model} needs audio to listen to; leave out --no-stt and --no-mic")
@@ -81,7 +83,7 @@ def _speech(plan: Plan, stt_model: Path | None, no_stt: bool) -> Speech | None:
     from clcr_edge.runtime.speech import open_speech
 
     try:
-        return open_speech(stt_model, live=plan.is_live)
+        return open_speech(stt_model, live=plan.is_live, notice=notice)
     except (MissingPartError, SpeechModelError) as e:
         if stt_model is not None:
             raise
