@@ -46,24 +46,26 @@ def _streams(bank: DigitBank, count: int, seed: int, names: tuple[str, ...]) -> 
         yield make_stream(bank, BY_NAME[names[index % len(names)]], _SECONDS, seed + index)
 
 
-def _calibration(name: str, bank: DigitBank, seed: int) -> CalibrationSet:
+def _calibration(name: str, bank: DigitBank, seed: int, count: int = _CALIBRATION_STREAMS) -> CalibrationSet:
     def opened(config: StudentConfig) -> Iterator[Iterator[StepInputs]]:
-        for stream in _streams(bank, _CALIBRATION_STREAMS, seed, _MIX):
+        for stream in _streams(bank, count, seed, _MIX):
             yield inputs_of(stream, config)
 
-    return CalibrationSet(name, opened, int(_CALIBRATION_STREAMS * _SECONDS * 25))
+    return CalibrationSet(name, opened, int(count * _SECONDS * 25))
 
 
-def _check(name: str, bank: DigitBank, seed: int) -> CheckSet:
-    return CheckSet(name, lambda: _streams(bank, _CHECK_STREAMS, seed, ("clean", "moderate")), _CHECK_STREAMS)
+def _check(name: str, bank: DigitBank, seed: int, count: int = _CHECK_STREAMS) -> CheckSet:
+    return CheckSet(name, lambda: _streams(bank, count, seed, ("clean", "moderate")), count)
 
 
-def own_sets() -> tuple[CalibrationSet, CheckSet]:
+def own_sets(
+    calibration_streams: int = _CALIBRATION_STREAMS, check_streams: int = _CHECK_STREAMS
+) -> tuple[CalibrationSet, CheckSet]:
     """What ships with the package: digits drawn and spoken by the project itself; other hands and voices for the check."""
     what = "the project's own streams (drawn digits, espeak-ng voices)"
     return (
-        _calibration(f"{what}, part calibration", synthetic_bank("calibration"), 70_000),
-        _check(f"{what}, part check, clean and moderate noise", synthetic_bank("check"), 80_000),
+        _calibration(f"{what}, part calibration", synthetic_bank("calibration"), 70_000, calibration_streams),
+        _check(f"{what}, part check, clean and moderate noise", synthetic_bank("check"), 80_000, check_streams),
     )
 
 

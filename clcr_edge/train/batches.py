@@ -6,7 +6,7 @@ Batch k of a run is a function of (seed, k) alone, so a resumed run sees exactly
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from clcr_edge.config import TickConfig
 from clcr_edge.data.bank import NONE, DigitBank
+from clcr_edge.data.frames import training_frames
 from clcr_edge.data.streams import RATE_TICKS_HZ, Stream, training_streams
 from clcr_edge.features import fbank_of_ticks, word_ngrams
 from clcr_edge.model.student import NEVER, TickBatch
+
+T = TypeVar("T")
 
 
 class LabelledTicks(NamedTuple):
@@ -97,7 +100,21 @@ def evident(stream: Stream, kind: str) -> npt.NDArray[np.int64]:
     return out
 
 
-def batches_from(dataset: StreamBatches, first: int, count: int) -> Iterator[LabelledTicks]:
+class FrameBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Batches of unrelated frames by number: uint8 `[count, S, S]` and the digit that each shows, int64 `[count]`."""
+
+    def __init__(self, bank: DigitBank, seed: int, count: int) -> None:
+        self.bank, self.seed, self.count = bank, seed, count
+
+    def __len__(self) -> int:
+        return 1 << 30
+
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
+        frames, shown = next(training_frames(self.bank, self.seed, self.count, start=k))
+        return torch.from_numpy(frames), torch.from_numpy(shown)
+
+
+def batches_from(dataset: Dataset[T], first: int, count: int) -> Iterator[T]:
     """Batches `first .. first + count - 1`, made ahead by one worker process."""
     loader = DataLoader(
         dataset,

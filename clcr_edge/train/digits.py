@@ -1,15 +1,16 @@
 """Trains the default task: digits, seen, heard and said.
 
-One phase, from scratch: streams with random disturbances and drop-outs, cross-entropy per tick, CLCR's regularisers, and two
-small auxiliary heads (what digit does this frame show; which was just spoken) that are thrown away afterwards. They give the
-front ends a direct signal, so that neither modality waits for the other to solve the task.
+First the frame CNN alone, on unrelated frames: a stream shows one digit in forty frames running, which is thin food for a CNN.
+Then everything, on streams with random disturbances and drop-outs: cross-entropy per tick, CLCR's regularisers, and two small
+auxiliary heads (what digit does this frame show; which was just spoken) that are thrown away afterwards. They give the front
+ends a direct signal, so that neither modality waits for the other to solve the task.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from clcr_edge.errors import UsageError
 from clcr_edge.model.losses import student_losses
 from clcr_edge.model.student import Student, parameter_count
 from clcr_edge.packets import Modality
-from clcr_edge.train.batches import LabelledTicks, StreamBatches, batches_from, collate
+from clcr_edge.train.batches import FrameBatches, LabelledTicks, StreamBatches, batches_from, collate
 from clcr_edge.train.checkpoint import RESUME, save_student
 from clcr_edge.train.loop import Schedule, fit
 from clcr_edge.train.memory import keep_memory
@@ -37,14 +38,18 @@ NAME = "digits"
 
 @dataclass(frozen=True)
 class Recipe:
-    """steps batches of `streams` streams of `seconds` each; `predict` random ticks of each stream are predicted."""
+    """frame_steps batches of `frames` frames for the CNN; then steps batches of `streams` streams of `seconds` each, of which
+    `predict` random ticks are predicted and `frame_share` of the frames still teach the CNN."""
 
-    steps: int = 1_200
+    frame_steps: int = 700
+    frames: int = 320
+    frame_lr: float = 3e-3
+    steps: int = 1_000
     streams: int = 6
     seconds: float = 8.0
     predict: int = 40
-    lr: float = 2.5e-3
-    frame_share: float = 0.25
+    lr: float = 2e-3
+    frame_share: float = 0.12
     intra: float = 0.02
     inter: float = 0.002
     auxiliary: float = 0.5
@@ -96,6 +101,7 @@ def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe
     model.student.frame_share = recipe.frame_share
     model.student.half_precision = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     out.mkdir(parents=True, exist_ok=True)
+    _train_frames(model, FrameBatches(material, seed, recipe.frames), recipe, out, seed)
     batches = StreamBatches(material, config.tick, seed, recipe.streams, recipe.seconds, recipe.predict)
     watched = [make_stream(held, MODERATE, 20.0, 900 + i) for i in range(8)]
 
@@ -128,11 +134,8 @@ def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe
         guess = model.student(batch, ticks).aggregated.logits.argmax(-1)
         return {"val_tick_accuracy": round(float((guess == labels[:, ::5].flatten()).float().mean()), 4)}
 
-    def numbered(first: int, count: int) -> Iterator[LabelledTicks]:
-        return batches_from(batches, first, count)
-
     schedule = Schedule(recipe.steps, recipe.lr)
-    average = fit(NAME, model, schedule, numbered, loss, out, seed, watch, watch_every=100)
+    average = fit("streams", model, schedule, partial(batches_from, batches), loss, out, seed, watch, watch_every=100)
     weights = {k.removeprefix("student."): v for k, v in average.items() if k.startswith("student.")}
     provenance = {
         "data": f"{len(known.images)} MNIST images, {len(known.recordings)} FSDD recordings, and the project's synthetic bank",
@@ -143,6 +146,23 @@ def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe
     }
     save_student(out, weights, config, provenance)
     Seen.of(known, held).save(out / FILE)
-    (out / f"{NAME}.{RESUME}").unlink(missing_ok=True)
+    for leftover in out.glob(f"*.{RESUME}"):
+        leftover.unlink()
     last = json.loads((out / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
     return {"out": str(out), "parameters": parameter_count(model.student), "left_out": leave_out, "last": last}
+
+
+def _train_frames(model: _WithHeads, batches: FrameBatches, recipe: Recipe, out: Path, seed: int) -> None:
+    """The frame CNN and its auxiliary head on unrelated frames; the averaged weights are put into the model."""
+    frames = nn.ModuleDict({"encoder": model.student.frame_encoder, "head": model.shown})
+
+    def loss(batch: tuple[Tensor, Tensor], step: int) -> dict[str, Tensor]:
+        shown = batch[0].unsqueeze(1).float().div(255.0).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=model.student.half_precision):
+            features = frames["encoder"](shown)
+        logits = frames["head"](features.float())
+        total = F.cross_entropy(logits, batch[1], label_smoothing=0.05)
+        return {"total": total, "frame_accuracy": (logits.argmax(-1) == batch[1]).float().mean()}
+
+    schedule = Schedule(recipe.frame_steps, recipe.frame_lr)
+    frames.load_state_dict(fit("frames", frames, schedule, partial(batches_from, batches), loss, out, seed))

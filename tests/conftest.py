@@ -1,0 +1,92 @@
+"""Fixtures: a student with random weights, the bundle made of it, and where shared data would lie."""
+
+from __future__ import annotations
+
+import os
+
+# Before numpy and torch load: threads that wait for each other by spinning make a busy two-core machine ten times slower.
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from pathlib import Path
+
+import pytest
+
+from clcr_edge.train.memory import keep_memory
+
+keep_memory()
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the checkout; skips where there is none."""
+    data = SHARED / "data"
+    if not data.is_dir():
+        pytest.skip("../shared/data is not here: this test needs real recordings")
+    return data
+
+
+def random_student(seed: int = 0):  # type: ignore[no-untyped-def]
+    """A student in eval mode whose every part matters: random statistics, budgets that bind, lags, gates."""
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'clcr-edge[train]'")
+    from clcr_edge.model.student import Student
+    from clcr_edge.train.digits import student_config
+
+    torch.manual_seed(seed)
+    student = Student(student_config()).eval()
+    with torch.no_grad():
+        for module in student.modules():
+            if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean.normal_(0.0, 0.2)
+                module.running_var.uniform_(0.3, 1.5)
+                if module.affine:
+                    module.weight.uniform_(0.7, 1.4)
+                    module.bias.normal_(0.0, 0.3)
+            if isinstance(module, torch.nn.LayerNorm):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0.0, 0.3)
+        student.intra_ced.theta.uniform_(3.0, 8.0)
+        student.intra_ced.budget.uniform_(-1.0, 1.0)
+        student.intra_ced.lag.normal_(0.0, 0.3)
+        student.inter_cad.gate.normal_()
+        student.inter_cad.head[3].weight.mul_(6.0)
+        student.inter_cad.level_score[2].weight.mul_(8.0)
+        student.inter_cad.context.weight.mul_(4.0)
+    return student
+
+
+@pytest.fixture(scope="session")
+def student():  # type: ignore[no-untyped-def]
+    """One random student for all tests. Do not change it."""
+    return random_student()
+
+
+@pytest.fixture(scope="session")
+def step_model(student):  # type: ignore[no-untyped-def]
+    """Its ONNX step graph, fp32."""
+    from clcr_edge.export.graph import export_step
+
+    return export_step(student)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(student, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
+    """A bundle of the random student, fp32 and INT8, exported as the command does, on very little data."""
+    from clcr_edge.calibration import sets
+    from clcr_edge.export.pipeline import export_bundle
+    from clcr_edge.train.checkpoint import save_student
+
+    root = tmp_path_factory.mktemp("bundle")
+    save_student(root / "checkpoint", student.state_dict(), student.config, {"seed": 0})
+    calibration, checks = sets.own_sets(calibration_streams=2, check_streams=2)
+    bundle, _ = export_bundle(root / "checkpoint", root / "bundle", True, calibration, checks, lambda *_: None)
+    return bundle.path
+
+
+def require_system() -> bool:
+    """True where a missing system part must fail the test and not skip it (the gate sets this)."""
+    return "system" in os.environ.get("CLCR_EDGE_REQUIRE", "")
