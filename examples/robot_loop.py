@@ -84,7 +84,11 @@ def main() -> None:
     sys.setswitchinterval(0.0005)
     plan = plan_sources(args.camera, args.mic)
     session = Session(OnnxEngine.from_bundle(bundle.read(args.bundle or default_bundle())))
-    speech = None if plan.mic is None else open_speech(live=plan.is_live)
+    try:
+        speech = None if plan.mic is None else open_speech(live=plan.is_live)
+    except ClcrEdgeError as e:
+        speech = None
+        print(f"going on without language: {e}", file=sys.stderr)
     with LiveRunner(open_pipeline(session, plan, speech=speech)) as runner:
         try:
             rounds, worst_s = control(runner, args.seconds)

@@ -7,6 +7,7 @@ file costs its own size in memory and never that of its decoded frames.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,92 +35,113 @@ class MediaFile:
 
     def __init__(self, path: Path, *, video: bool, audio: bool, sample_rate_hz: int = 16_000) -> None:
         self.path = path
-        self._bad_packets = 0
-        self._broken: str | None = None
-        self._demuxed = False
         if not path.exists():
             raise SourceError(f"{path}: no such file; check the path")
         if not path.is_file():
             raise SourceError(f"{path}: not a regular file; give a media file (mp4, mpg, avi, wav, flac, mp3)")
         try:
-            # A playlist could name network addresses: a file given as a file reads files only.
-            self._container = av.open(f"file:{path}", options={"protocol_whitelist": "file,crypto,data"})
+            # A playlist could name network addresses: a file given as a file reads files only. (As `options`, which also go
+            # to the streams, this crashes PyAV before 17 on MPEG program streams.)
+            container = av.open(f"file:{path}", container_options={"protocol_whitelist": "file,crypto,data"})
         except (av.error.FFmpegError, OSError, ValueError) as e:
             raise SourceError(f"{path}: cannot be read as a media file ({_reason(e)}); is it complete?") from None
-        self._origin_s = (self._container.start_time or 0) / 1e6
-        self.video = _VideoTrack(self, self._pick("video")) if video else None
-        self.audio = _AudioTrack(self, self._pick("audio"), sample_rate_hz) if audio else None
-        tracks = (self.video, self.audio)
-        self._tracks: dict[int, _Track] = {track.stream.index: track for track in tracks if track is not None}
-        wanted = [track.stream for track in self._tracks.values()]
-        self._demux = self._container.demux(wanted) if wanted else iter(())
+        self._demuxer = _Demuxer(container)
+        try:
+            self.video = _VideoTrack(self._demuxer, self._pick("video")) if video else None
+            self.audio = _AudioTrack(self._demuxer, self._pick("audio"), sample_rate_hz) if audio else None
+        except SourceError:
+            self._demuxer.close()
+            raise
 
     def _pick(self, kind: Literal["video", "audio"]) -> Any:
-        stream: Any = self._container.streams.best(kind)
+        streams = self._demuxer.container.streams
+        stream: Any = streams.best(kind)
         if stream is None:
-            has = ", ".join(sorted({s.type for s in self._container.streams})) or "no stream"
+            has = ", ".join(sorted({s.type for s in streams})) or "no stream"
             option = "--no-camera" if kind == "video" else "--no-mic"
-            self._container.close()
             raise SourceError(f"{self.path}: holds no {kind} ({has} only); name another file or give {option}")
         if stream.codec_context is None:
-            self._container.close()
             raise SourceError(f"{self.path}: its {kind} has a codec that is not known here; convert the file first")
         return stream
 
     @property
     def problem(self) -> str | None:
         """One line about what was wrong with the part read so far, or None."""
-        if self._broken is not None:
-            return f"{self.path}: {self._broken}"
-        for track in self._tracks.values():
-            if track.exhausted and track.is_short:
+        if self._demuxer.broken is not None:
+            return f"{self.path}: {self._demuxer.broken}"
+        for track in (self.video, self.audio):
+            if track is not None and track.exhausted and track.is_short:
                 return (
                     f"{self.path}: cut off: its {track.stream.type} ends at {track.end_s:.2f} s of "
                     f"{track.declared_s:.2f} s; what was there has been used"
                 )
-        if self._bad_packets:
-            return f"{self.path}: {self._bad_packets} damaged packets were left out; the rest has been used"
+        if self._demuxer.bad_packets:
+            return f"{self.path}: {self._demuxer.bad_packets} damaged packets were left out; the rest has been used"
         return None
 
     def close(self) -> None:
         """Close the file; reading afterwards gives nothing."""
-        self._demuxed = True
-        self._container.close()
+        self._demuxer.close()
+
+
+class _Demuxer:
+    """Hands each stream its compressed packets. It knows the tracks' queues and not the tracks, so that nothing here is a
+    cycle and a file that is let go is freed at once."""
+
+    def __init__(self, container: Any) -> None:
+        self.container = container
+        self.bad_packets = 0
+        self.broken: str | None = None
+        self.format_names = frozenset(container.format.name.split(","))
+        self._origin_s = (container.start_time or 0) / 1e6
+        self._queues: dict[int, deque[Any]] = {}
+        self._packets: Iterator[Any] | None = None
+        self._ended = False
+
+    def queue(self, stream: Any) -> deque[Any]:
+        """The packets of a stream, from now on. Every stream must be asked for before the first `fetch`."""
+        return self._queues.setdefault(stream.index, deque())
 
     def media_time(self, time_s: float) -> float:
         """Container time -> seconds since the file's start."""
         return time_s - self._origin_s
 
     def fetch(self) -> bool:
-        """Demux one more packet into its track's queue; False at the end of the file."""
-        if self._demuxed:
+        """Demux one more packet into its queue; False at the end of the file."""
+        if self._ended:
             return False
+        if self._packets is None:
+            self._packets = self.container.demux([s for s in self.container.streams if s.index in self._queues])
+        assert self._packets is not None
         try:
-            packet = next(self._demux)
+            packet = next(self._packets)
         except StopIteration:
-            self._demuxed = True
+            self._ended = True
             return False
         except (av.error.FFmpegError, OSError) as e:
-            self._broken = f"broken ({_reason(e)}); what could be read has been used"
-            self._demuxed = True
+            self.broken = f"broken ({_reason(e)}); what could be read has been used"
+            self._ended = True
             return False
         if packet.dts is not None or packet.size:  # the rest are demux()'s own flush packets; tracks flush themselves
-            self._tracks[packet.stream.index].packets.append(packet)
+            self._queues[packet.stream.index].append(packet)
         return True
 
     def count_bad_packet(self, reason: BaseException) -> None:
         """A packet could not be decoded. Some damage is survivable; a file of nothing else is given up."""
-        self._bad_packets += 1
-        if self._bad_packets >= _MAX_BAD_PACKETS:
-            self._broken = f"broken ({_reason(reason)}, {self._bad_packets} packets); what could be read has been used"
-            self._demuxed = True
-            for track in self._tracks.values():
-                track.packets.clear()
+        self.bad_packets += 1
+        if self.bad_packets >= _MAX_BAD_PACKETS:
+            self.broken = f"broken ({_reason(reason)}, {self.bad_packets} packets); what could be read has been used"
+            self._ended = True
+            for queue in self._queues.values():
+                queue.clear()
 
-    @property
-    def format_names(self) -> frozenset[str]:
-        """FFmpeg's names of the container format."""
-        return frozenset(self._container.format.name.split(","))
+    def close(self) -> None:
+        """Close the container."""
+        self._ended = True
+        self._packets = None
+        for queue in self._queues.values():
+            queue.clear()
+        self.container.close()
 
 
 def _reason(error: BaseException) -> str:
@@ -130,14 +152,14 @@ def _reason(error: BaseException) -> str:
 class _Track:
     """One stream of the file: compressed packets waiting, and how far it has been decoded."""
 
-    def __init__(self, file: MediaFile, stream: Any) -> None:
-        self.file = file
+    def __init__(self, demuxer: _Demuxer, stream: Any) -> None:
+        self._demuxer = demuxer
         self.stream = stream
-        self.packets: deque[Any] = deque()
+        self._packets = demuxer.queue(stream)
         self.exhausted = False
         self.end_s = 0.0
         duration = stream.duration
-        known = duration is not None and bool(file.format_names & _LENGTH_IN_HEADER)
+        known = duration is not None and bool(demuxer.format_names & _LENGTH_IN_HEADER)
         self.declared_s = float(duration * stream.time_base) if known else 0.0
         self._first_s: float | None = None
 
@@ -150,15 +172,15 @@ class _Track:
         """Frames of the next packet (may be none); None when there is nothing more."""
         if self.exhausted:
             return None
-        while not self.packets:
-            if not self.file.fetch():
+        while not self._packets:
+            if not self._demuxer.fetch():
                 self.exhausted = True
                 return self._flushed()
-        packet = self.packets.popleft()
+        packet = self._packets.popleft()
         try:
             return list(self.stream.decode(packet))
         except (av.error.FFmpegError, ValueError) as e:
-            self.file.count_bad_packet(e)
+            self._demuxer.count_bad_packet(e)
             return []
 
     def _flushed(self) -> list[Any]:
@@ -170,7 +192,7 @@ class _Track:
     def seconds(self, pts: int | None, otherwise_s: float) -> float:
         """Timestamp in the stream's units -> seconds since the file's start."""
         # Not frame.time: flushed frames have lost their time base.
-        return otherwise_s if pts is None else self.file.media_time(float(pts * self.stream.time_base))
+        return otherwise_s if pts is None else self._demuxer.media_time(float(pts * self.stream.time_base))
 
     def started(self, time_s: float) -> None:
         """Note where the stream begins."""
@@ -181,8 +203,8 @@ class _Track:
 class _VideoTrack(_Track):
     """Decoded frames in presentation order."""
 
-    def __init__(self, file: MediaFile, stream: Any) -> None:
-        super().__init__(file, stream)
+    def __init__(self, demuxer: _Demuxer, stream: Any) -> None:
+        super().__init__(demuxer, stream)
         stream.thread_type = "AUTO"
         self._waiting: deque[VideoFrame] = deque()
         self._seq = 0
@@ -203,7 +225,8 @@ class _VideoTrack(_Track):
 
     def _take(self, frame: av.VideoFrame) -> None:
         rate = self.stream.average_rate
-        length_s = float(frame.duration * self.stream.time_base) if frame.duration else 0.0
+        ticks = getattr(frame, "duration", 0)  # PyAV has it from 15 on
+        length_s = float(ticks * self.stream.time_base) if ticks else 0.0
         length_s = length_s or (float(1 / rate) if rate else 0.04)
         t_s = self.seconds(frame.pts, self.end_s)
         if t_s <= self._last_s:
@@ -222,8 +245,8 @@ class _VideoTrack(_Track):
 class _AudioTrack(_Track):
     """Decoded audio, resampled, on the sample grid of time 0."""
 
-    def __init__(self, file: MediaFile, stream: Any, rate_hz: int) -> None:
-        super().__init__(file, stream)
+    def __init__(self, demuxer: _Demuxer, stream: Any, rate_hz: int) -> None:
+        super().__init__(demuxer, stream)
         self._rate_hz = rate_hz
         self._blocks: deque[tuple[int, FloatArray]] = deque()  # (index of first sample, samples)
         self._next = 0  # index after the last sample taken in
@@ -278,7 +301,7 @@ class _AudioTrack(_Track):
         try:
             self._append(self._resampler.resample(frame))
         except (av.error.FFmpegError, ValueError) as e:  # the layout changed in mid-stream, or the frame is damaged
-            self.file.count_bad_packet(e)
+            self._demuxer.count_bad_packet(e)
             self._resampler = None
             self._input_s = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from clcr_edge.errors import UsageError
 
@@ -101,10 +101,18 @@ def _other_half(source: Source, kind: Literal["audio", "video"]) -> Source | Non
     if not path.is_file():
         return None  # opening it says what is wrong
     try:
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file,crypto,data"}) as container:
+        with av.open(f"file:{path}", container_options={"protocol_whitelist": "file,crypto,data"}) as container:
             streams = container.streams.video if kind == "video" else container.streams.audio
-            # A song's cover picture is no camera.
-            real = [s for s in streams if not s.disposition & av.stream.Disposition.attached_pic]
-            return source if real else None
+            return source if any(not _is_cover(stream) for stream in streams) else None
     except (av.error.FFmpegError, OSError, ValueError):
         return None
+
+
+def _is_cover(stream: Any) -> bool:
+    """Whether a stream is the picture on a song's cover, which is no camera."""
+    try:
+        from av.stream import Disposition
+
+        return bool(stream.disposition & Disposition.attached_pic)
+    except (ImportError, AttributeError):  # PyAV before 14 does not tell
+        return False
