@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
+from fractions import Fraction
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -48,7 +49,7 @@ def jpeg(image: np.ndarray) -> bytes:  # type: ignore[type-arg]
     height = max(2, round(frame.height * width / frame.width) // 2 * 2)
     codec = av.CodecContext.create("mjpeg", "w")
     codec.width, codec.height, codec.pix_fmt = width, height, "yuvj420p"
-    codec.time_base = 1  # type: ignore[assignment]
+    codec.time_base = Fraction(1, 25)
     packets = codec.encode(frame.reformat(width, height, "yuvj420p", dst_color_range="JPEG"))
     return b"".join(bytes(p) for p in [*packets, *codec.encode(None)])
 
