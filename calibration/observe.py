@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import onnx
 
 from clcr_edge.calibration.ranges import Range, RangeObserver
 from clcr_edge.config import StudentConfig
 from clcr_edge.errors import DataError
-from clcr_edge.packets import Modality
+from clcr_edge.packets import FloatArray, Modality
 from clcr_edge.runtime.engine import State, StepInputs, StepOutputs
 from clcr_edge.runtime.onnx_engine import OnnxEngine, open_graph
 
@@ -35,7 +34,7 @@ class ObservedStep:
         """All zeros."""
         return self._engine.initial_state()
 
-    def step(self, inputs: StepInputs, state: State) -> tuple[StepOutputs, State, dict[str, np.ndarray]]:  # type: ignore[type-arg]
+    def step(self, inputs: StepInputs, state: State) -> tuple[StepOutputs, State, dict[str, FloatArray]]:
         """One tick, and the observed tensors."""
         outputs, new = self._engine.step(inputs, state)
         feed = {k: v for k, v in {**vars(inputs), **state}.items() if k in self._inputs}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -30,7 +31,7 @@ def quantise(model: onnx.ModelProto, sites: Sequence[ConvSite], ranges: Mapping[
     paired: set[str] = set()
     gone: set[str] = set()
 
-    def constant(name: str, value: np.ndarray) -> str:  # type: ignore[type-arg]
+    def constant(name: str, value: npt.NDArray[np.generic]) -> str:
         added.setdefault(name, numpy_helper.from_array(value, name))
         return name
 
@@ -39,8 +40,8 @@ def quantise(model: onnx.ModelProto, sites: Sequence[ConvSite], ranges: Mapping[
         if tensor not in paired:
             paired.add(tensor)
             r = ranges[tensor]
-            scale = constant(f"{tensor}.scale", np.float32(r.scale).reshape(()))
-            zero = constant(f"{tensor}.zero", np.uint8(r.zero_point).reshape(()))
+            scale = constant(f"{tensor}.scale", np.array(r.scale, np.float32))
+            zero = constant(f"{tensor}.zero", np.array(r.zero_point, np.uint8))
             nodes.append(
                 helper.make_node("QuantizeLinear", [tensor, scale, zero], [f"{tensor}.q"], name=f"{tensor}.quantize")
             )

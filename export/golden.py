@@ -56,7 +56,7 @@ def save_golden(golden: Golden, path: Path) -> None:
         stacked = np.stack([getattr(i, field.name) for i in golden.inputs])
         arrays[f"in.{field.name}"] = np.round(stacked * 255.0).astype(np.uint8) if field.name == "frame" else stacked
     arrays |= {f"out.{k}": v for k, v in golden.outputs.items()} | {f"state.{k}": v for k, v in golden.states.items()}
-    np.savez_compressed(path, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def load_golden(path: Path) -> Golden:

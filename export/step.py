@@ -104,9 +104,9 @@ class StepGraph(nn.Module):
         self.sound_project = fold_conv(student.sound_encoder.project, student.sound_encoder.norm)
         self.embedding = student.word_encoder.embedding
         self.word_project = student.word_encoder.project
-        words = student.word_encoder.stages
-        self._keep("word_weight", torch.stack([c.weight.permute(2, 1, 0).flatten(0, 1) for c in words]))  # type: ignore[operator, union-attr]
-        self._keep("word_bias", torch.stack([c.bias for c in words]).unsqueeze(1))  # type: ignore[arg-type]
+        words = [c for c in student.word_encoder.stages if isinstance(c, nn.Conv1d)]
+        self._keep("word_weight", torch.stack([c.weight.permute(2, 1, 0).flatten(0, 1) for c in words]))
+        self._keep("word_bias", torch.stack([c.bias for c in words if c.bias is not None]).unsqueeze(1))
         self.dilations: list[int] = []
         for index, conv in enumerate(c for s in fold_tcns(student.vision_tcn, student.audio_tcn) for c in s):
             self._keep(f"conv{index}_weight", conv.weight)

@@ -10,10 +10,38 @@ import time
 
 import numpy as np
 
+from clcr_edge.config import StudentConfig
 from clcr_edge.features import word_ngrams
-from clcr_edge.packets import AudioChunk, Level, Modality, Prediction, VideoFrame, Word
+from clcr_edge.packets import AudioChunk, FloatArray, Level, Modality, Prediction, VideoFrame, Word
 from clcr_edge.runtime.engine import Engine, StepInputs, StepOutputs
 from clcr_edge.runtime.ticker import SessionStats, Tick, Ticker
+
+
+def step_inputs(tick: Tick, config: StudentConfig) -> StepInputs:
+    """A tick as the graph's inputs: what is absent becomes zeros and a mask, words are hashed, due levels are counted."""
+    t = config.tick
+    ngrams = np.zeros((t.words_per_tick, t.ngrams_per_word), np.int32)
+    confidence = np.zeros(t.words_per_tick, np.float32)
+    age = np.zeros(t.words_per_tick, np.float32)
+    for slot, word in enumerate(tick.words):
+        ngrams[slot] = word_ngrams(word.text, t)
+        confidence[slot] = min(max(word.confidence, 0.0), 1.0)
+        # Whole ticks: a fraction would pick up rounding as it is counted up.
+        age[slot] = max(0.0, np.floor((tick.end_s - word.end_s) * t.rate_hz + 1e-6))
+    n_new = np.empty((len(Level), len(Modality)), np.int32)
+    n_new[:, Modality.LANGUAGE] = len(tick.words)
+    for level, stride in enumerate(config.model.strides):
+        n_new[level, Modality.VISION :] = (tick.index + 1) % stride == 0
+    frame = np.zeros((1, t.image_size, t.image_size), np.float32) if tick.frame is None else tick.frame
+    return StepInputs(
+        frame=frame[None],
+        fbank=np.zeros((t.fbank_frames, t.n_mels), np.float32) if tick.fbank is None else tick.fbank,
+        ngrams=ngrams,
+        confidence=confidence,
+        word_age=age,
+        present=np.array([tick.frame is not None, tick.fbank is not None], np.float32),
+        n_new=n_new,
+    )
 
 
 class Session:
@@ -31,8 +59,6 @@ class Session:
         self.engine = engine
         self.config = engine.config
         self._ticker = Ticker(engine.config.tick)
-        self._blank = np.zeros((1, 1, self.config.tick.image_size, self.config.tick.image_size), np.float32)
-        self._silence = np.zeros((self.config.tick.fbank_frames, self.config.tick.n_mels), np.float32)
         self._state = engine.initial_state()
 
     def reset(self) -> None:
@@ -75,38 +101,14 @@ class Session:
         """Run the next tick. latency_ms of the result is the wall time of this call."""
         begun = time.perf_counter()
         tick = self._ticker.cut()
-        outputs, self._state = self.engine.step(self._inputs(tick), self._state)
+        outputs, self._state = self.engine.step(step_inputs(tick, self.config), self._state)
         return self._prediction(tick, outputs, begun)
-
-    def _inputs(self, tick: Tick) -> StepInputs:
-        config = self.config.tick
-        ngrams = np.zeros((config.words_per_tick, config.ngrams_per_word), np.int32)
-        confidence = np.zeros(config.words_per_tick, np.float32)
-        age = np.zeros(config.words_per_tick, np.float32)
-        for slot, word in enumerate(tick.words):
-            ngrams[slot] = word_ngrams(word.text, config)
-            confidence[slot] = min(max(word.confidence, 0.0), 1.0)
-            # Whole ticks: a fraction would pick up rounding as it is counted up.
-            age[slot] = max(0.0, np.floor((tick.end_s - word.end_s) * config.rate_hz + 1e-6))
-        n_new = np.empty((len(Level), len(Modality)), np.int32)
-        n_new[:, Modality.LANGUAGE] = len(tick.words)
-        for level, stride in enumerate(self.config.model.strides):
-            n_new[level, Modality.VISION :] = (tick.index + 1) % stride == 0
-        return StepInputs(
-            frame=self._blank if tick.frame is None else tick.frame[None],
-            fbank=self._silence if tick.fbank is None else tick.fbank,
-            ngrams=ngrams,
-            confidence=confidence,
-            word_age=age,
-            present=np.array([tick.frame is not None, tick.fbank is not None], np.float32),
-            n_new=n_new,
-        )
 
     def _prediction(self, tick: Tick, out: StepOutputs, begun: float) -> Prediction:
         probs = [float(p) for p in out.probs]
         newest = {Modality.LANGUAGE: tick.word_s, Modality.VISION: tick.frame_s, Modality.AUDIO: tick.audio_s}
 
-        def per_modality(values: np.ndarray) -> dict[str, float]:  # type: ignore[type-arg]
+        def per_modality(values: FloatArray) -> dict[str, float]:
             return {m.key: float(values[m]) for m in Modality}
 
         return Prediction(

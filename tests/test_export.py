@@ -52,7 +52,9 @@ def test_a_banned_node_is_named(node, said: str) -> None:  # type: ignore[no-unt
         check(model)
 
 
-@pytest.mark.parametrize(("opset", "shape", "kind", "said"), [(17, [4], 1, "opset 17"), (20, ["n"], 1, "dynamic"), (20, [4], 11, "64")])
+@pytest.mark.parametrize(
+    ("opset", "shape", "kind", "said"), [(17, [4], 1, "opset 17"), (20, ["n"], 1, "dynamic"), (20, [4], 11, "64")]
+)
 def test_opset_dynamic_shapes_and_doubles_are_refused(opset, shape, kind, said) -> None:  # type: ignore[no-untyped-def]
     values = [helper.make_tensor_value_info(n, kind, shape) for n in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "g", values[:1], values[1:])

@@ -88,7 +88,9 @@ def test_sessions_share_an_engine_and_nothing_else(engine: OnnxEngine) -> None:
     assert [p.probs for p in feed(a, 30)] == [p.probs for p in alone]
 
 
-@pytest.mark.parametrize("counts", [[[5, 1, 1]] * 3, [[-1, 1, 1]] * 3, [[0, 2, 1]] * 3, [[0, -1, 0]] * 3, [[0, 1, 1], [1, 1, 1], [0, 1, 1]]])
+@pytest.mark.parametrize(
+    "counts", [[[5, 1, 1]] * 3, [[-1, 1, 1]] * 3, [[0, 2, 1]] * 3, [[0, -1, 0]] * 3, [[0, 1, 1], [1, 1, 1], [0, 1, 1]]]
+)
 def test_wrong_counts_never_reach_the_graph(counts: list[list[int]]) -> None:
     """A Gather at a wrong index passes in silence: the host checks."""
     zeros = np.zeros(4, np.float32)

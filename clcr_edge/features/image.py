@@ -20,8 +20,7 @@ def _area_matrix(n_in: int, n_out: int) -> FloatArray:
     else:
         centre = np.clip((np.arange(n_out)[:, None] + 0.5) * scale - 0.5, 0, n_in - 1)
         weight = np.clip(1.0 - np.abs(centre - np.arange(n_in)[None, :]), 0.0, 1.0)
-    weight /= weight.sum(axis=1, keepdims=True)
-    return weight.astype(np.float32)
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True), np.float32)
 
 
 def luma_square(image: ByteArray, size: int) -> FloatArray:
@@ -37,8 +36,10 @@ def luma_square(image: ByteArray, size: int) -> FloatArray:
     if crop.ndim == 3:
         # BT.601 in 16-bit integers: a third of the time of a float product over the whole frame.
         wide = crop.astype(np.uint16)
-        crop = (wide[..., 0] * 77 + wide[..., 1] * 150 + wide[..., 2] * 29) >> 8
+        luma = ((wide[..., 0] * 77 + wide[..., 1] * 150 + wide[..., 2] * 29) >> 8).astype(np.float32)
+    else:
+        luma = crop.astype(np.float32)
     matrix = _area_matrix(side, size)
-    out = matrix @ crop.astype(np.float32) @ matrix.T
+    out: FloatArray = np.asarray(matrix @ luma @ matrix.T, np.float32)
     out *= np.float32(1.0 / 255.0)
     return out[None]

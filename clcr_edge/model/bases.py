@@ -54,4 +54,5 @@ class JointBases(nn.Module):
 
 def _qr(basis: Tensor) -> Tensor:
     q, r = torch.linalg.qr(basis)
-    return q * torch.sign(torch.diagonal(r, dim1=-2, dim2=-1)).unsqueeze(-2)
+    signed: Tensor = q * torch.sign(torch.diagonal(r, dim1=-2, dim2=-1)).unsqueeze(-2)
+    return signed

@@ -92,7 +92,8 @@ class CausalConv(nn.Module):
         self.norm = nn.BatchNorm1d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(F.pad(x, (self.context - (self.stride - 1), 0))))
+        made: Tensor = self.norm(self.conv(F.pad(x, (self.context - (self.stride - 1), 0))))
+        return made
 
 
 class Stage(nn.Module):

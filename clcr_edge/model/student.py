@@ -63,7 +63,8 @@ class LevelMap(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         standard = self.standardise(z.flatten(0, -2)).view_as(z)
-        return self.norm(self.linear(standard))
+        made: Tensor = self.norm(self.linear(standard))
+        return made
 
 
 class Features(NamedTuple):

@@ -17,10 +17,10 @@ import numpy as np
 
 from clcr_edge.calibration.streams import inputs_of
 from clcr_edge.config import StudentConfig
-from clcr_edge.data.bank import DigitBank, load_bank
+from clcr_edge.data.bank import NONE, DigitBank, load_bank
 from clcr_edge.data.conditions import Conditions
 from clcr_edge.data.seen import Seen
-from clcr_edge.data.streams import NONE, Event, Stream, make_stream, negative_stream
+from clcr_edge.data.streams import Event, Stream, make_stream, negative_stream
 from clcr_edge.data.synthetic import synthetic_bank, with_other_speech
 from clcr_edge.runtime.engine import Engine
 from clcr_edge.runtime.onnx_engine import OnnxEngine

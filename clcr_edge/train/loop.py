@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ def decay_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     Never on a parametrised one: torch's Householder form keeps signs of +-1 on its diagonal and truncates them to integers, so
     the first decayed step (0.99999 -> 0) turns the whole basis to zero without an error.
     """
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         if p.requires_grad:
             (decayed if p.ndim >= 2 and "parametrizations" not in name else free).append(p)
@@ -133,7 +134,7 @@ def _blend(average: dict[str, Tensor], model: nn.Module, weight: float) -> None:
 
 
 def _save(
-    path: Path, model: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.AdamW, params: list[Tensor], step: int
+    path: Path, model: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.AdamW, params: Sequence[Tensor], step: int
 ) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.items()}
@@ -144,7 +145,7 @@ def _save(
 
 
 def _restore(
-    path: Path, model: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.AdamW, params: list[Tensor]
+    path: Path, model: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.AdamW, params: Sequence[Tensor]
 ) -> None:
     tensors = load_tensors(path)
     try:

@@ -1,0 +1,73 @@
+"""Accuracy of digits models by condition, on images and speakers that training never saw; prints a table, writes JSON.
+
+    python benchmarks/digits_accuracy.py --root DIR MODEL [MODEL ...] --out benchmarks/results/digits_accuracy.json
+
+One model per left-out speaker (clcr-edge train digits --seed k --leave-out k). Each figure is the mean over the models and the
+spread (smallest..largest). Event n is per model and condition.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from clcr_edge.data.conditions import BY_NAME
+from clcr_edge.train.evaluate import Evaluation, Material
+from clcr_edge.train.subject import open_subject
+
+ALL = frozenset({"vision", "audio", "language"})
+ROWS: list[tuple[str, str, frozenset[str]]] = [
+    ("clean", "all three", frozenset()),
+    ("clean", "vision alone", ALL - {"vision"}),
+    ("clean", "audio alone", ALL - {"audio"}),
+    ("clean", "language alone", ALL - {"language"}),
+    ("moderate", "all three", frozenset()),
+    ("heavy", "all three", frozenset()),
+    ("heavy", "vision alone", ALL - {"vision"}),
+    ("heavy", "audio alone", ALL - {"audio"}),
+    ("heavy", "language alone", ALL - {"language"}),
+]
+
+
+def main(
+    models: list[Path],
+    root: Annotated[Path, typer.Option()],
+    out: Annotated[Path, typer.Option()],
+    events: int = 1_000,
+    minutes: float = 20.0,
+    seed: int = 0,
+    jobs: int = 2,
+) -> None:
+    """Measure every model in every row."""
+    found: list[dict[str, Any]] = []
+    for model in models:
+        subject, seen = open_subject(model)
+        material = Material(root, seen)
+        entry: dict[str, Any] = {"model": model.name, "material": material.bank()[1], "rows": []}
+        with Evaluation(subject, material, jobs) as evaluation:
+            for noise, what, without in ROWS:
+                metrics = evaluation.events(BY_NAME[noise], events, seed, without).to_json()
+                entry["rows"].append({"noise": noise, "what": what, **metrics})
+                print(f"{model.name:12} {noise:9} {what:15} {metrics['event_accuracy']:.2%} n={metrics['n_events']}", flush=True)
+            false = evaluation.negatives(minutes, seed)
+            entry["false_events_per_minute"] = round(false.per_minute, 3)
+            entry["negative_minutes"] = false.minutes
+            print(f"{model.name:12} negatives: {false.per_minute:.2f} false events a minute over {false.minutes:.0f} min", flush=True)
+        found.append(entry)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"seed": seed, "models": found}, indent=1) + "\n", "utf-8")
+    print(f"\n{'noise':9} {'what':15} {'event acc.':>10} {'spread':>15} {'tick acc.':>9} {'macro-F1':>9} {'first':>7}")
+    for index, (noise, what, _) in enumerate(ROWS):
+        rows = [m["rows"][index] for m in found]
+        event = np.array([r["event_accuracy"] for r in rows])
+        tick, f1, first = (np.mean([r[k] for r in rows]) for k in ("tick_accuracy", "tick_macro_f1", "time_to_first_correct_s"))
+        spread = f"{event.min():.1%}..{event.max():.1%}"
+        print(f"{noise:9} {what:15} {event.mean():>10.1%} {spread:>15} {tick:>9.1%} {f1:>9.1%} {first:>6.2f}s")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,75 @@
+"""clcr-edge: language, vision and audio in one small streaming network, live on the device.
+
+The network is CLCR (Cross-Level Semantic Collaborative Representation, arXiv 2602.19605), shrunk to an exact stream. What a
+program that embeds it needs stands here; importing this loads no torch and opens no device.
+
+>>> import clcr_edge
+>>> session = clcr_edge.open_session("out/digits-bundle")     # doctest: +SKIP
+>>> session.push_frame(clcr_edge.VideoFrame(image, t_s, seq)); session.push_audio(clcr_edge.AudioChunk(samples, 16_000, t_s))
+...                                                            # doctest: +SKIP
+>>> session.step().label                                       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from clcr_edge.errors import ClcrEdgeError
+from clcr_edge.packets import AudioChunk, Level, Modality, Prediction, VideoFrame, Word
+
+if TYPE_CHECKING:
+    from clcr_edge.bundle import Bundle
+    from clcr_edge.runtime.onnx_engine import OnnxEngine
+    from clcr_edge.runtime.session import Session
+
+__version__ = "0.1.0"
+__all__ = [
+    "AudioChunk",
+    "Bundle",
+    "ClcrEdgeError",
+    "Level",
+    "Modality",
+    "OnnxEngine",
+    "Prediction",
+    "Session",
+    "VideoFrame",
+    "Word",
+    "open_session",
+    "read_bundle",
+]
+
+
+def read_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Read and verify a bundle directory. Raises `BundleError` naming what is wrong with it."""
+    from clcr_edge.bundle import read
+
+    return read(path)
+
+
+def open_session(path: str | os.PathLike[str], precision: str | None = None) -> Session:
+    """A session on a bundle, in the precision that its export chose or in another one it holds.
+
+    For several streams make one `OnnxEngine` and several `Session`s of it: the engine holds no stream.
+    """
+    from clcr_edge.runtime.onnx_engine import OnnxEngine
+    from clcr_edge.runtime.session import Session
+
+    return Session(OnnxEngine.from_bundle(read_bundle(path), precision))
+
+
+def __getattr__(name: str) -> Any:
+    # ONNX Runtime is loaded when it is used, not when this package is imported.
+    if name == "Bundle":
+        from clcr_edge.bundle import Bundle
+
+        return Bundle
+    if name == "OnnxEngine":
+        from clcr_edge.runtime.onnx_engine import OnnxEngine
+
+        return OnnxEngine
+    if name == "Session":
+        from clcr_edge.runtime.session import Session
+
+        return Session
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
