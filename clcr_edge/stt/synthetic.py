@@ -28,10 +28,7 @@ _SHARD = 500  # utterances rendered by one process: espeak-ng keeps state, so a 
 
 @dataclass(frozen=True)
 class Spoken:
-    """An utterance: log-mel `[T, 40]` float16, and (phone, word number, start_s, end_s) of each phoneme of `words`.
-
-    `kind` says how its phonemes become units: "word" by the words they belong to, "noise" has none.
-    """
+    """An utterance: log-mel float16 `[T, 40]`, and its phonemes (phone, word number, start_s, end_s). Noise has no words."""
 
     words: tuple[str, ...]
     phones: tuple[tuple[str, int, float, float], ...]
