@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins libportaudio2 espeak-ng chromium
+SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins libportaudio2 espeak-ng flite chromium
 
 .PHONY: demo test check system clean
 

@@ -106,14 +106,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(
-            0 < self.rank_shared and 0 < self.rank_private and self.rank_shared + self.rank_private <= self.width,
+            self.rank_shared > 0 and self.rank_private > 0 and self.rank_shared + self.rank_private <= self.width,
             "rank_shared + rank_private",
             self.rank_shared + self.rank_private,
             f"jointly orthonormal bases need at most width = {self.width} dimensions",
         )
         _require(4 <= self.window <= 64, "window", self.window, "use 4 to 64 tokens per level")
         _require(
-            self.strides[0] == 1 and all(b % a == 0 and b > a for a, b in zip(self.strides, self.strides[1:])),
+            self.strides[0] == 1 and all(b % a == 0 and b > a for a, b in zip(self.strides, self.strides[1:], strict=False)),
             "strides",
             self.strides,
             "start at 1, each a larger multiple of the one before",

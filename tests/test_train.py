@@ -20,7 +20,7 @@ from clcr_edge.train.checkpoint import load_student, save_student  # noqa: E402
 from clcr_edge.train.digits import Recipe, train_digits  # noqa: E402
 from clcr_edge.train.loop import Schedule, fit, hash_seed  # noqa: E402
 
-SMALL = Recipe(frame_steps=3, frames=16, steps=4, streams=2, seconds=4.0, predict=10)
+SMALL = Recipe(frame_steps=3, frames=16, sound_steps=2, sounds=2, steps=4, streams=2, seconds=4.0, predict=10)
 
 
 @pytest.mark.slow
@@ -32,7 +32,7 @@ def test_a_short_training_writes_a_checkpoint_that_knows_what_it_saw(shared_data
     assert "george" not in Seen.load(tmp_path / FILE).speakers
     assert all(torch.isfinite(p).all() for p in student.parameters())
     phases = [json.loads(line)["phase"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert phases == ["frames", "streams"]
+    assert phases == ["frames", "sounds", "streams"]
     assert not list(tmp_path.glob("*resume*"))
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from clcr_edge import assets
 from clcr_edge.commands.train import missing_train
-from clcr_edge.data.seen import FILE as SEEN
-from clcr_edge.data.seen import Seen
 from clcr_edge.errors import UsageError
+from clcr_edge.runtime.assets import shipped
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def export(
@@ -32,6 +30,12 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object on stdout.")] = False,
 ) -> None:
     """Export the step graph, calibrate and quantise it, measure each precision, and write the bundle."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from clcr_edge.data.seen import FILE as SEEN
+    from clcr_edge.data.seen import Seen
+
     if data not in (None, "digits"):
         raise UsageError(f"no data set called {data!r}; choose digits")
     if (data is None) != (root is None):
@@ -44,7 +48,9 @@ def export(
         from clcr_edge.export.pipeline import export_bundle
     except ModuleNotFoundError as e:
         raise missing_train(e) from None
-    source = checkpoint or assets.digits_checkpoint()
+    source = checkpoint or shipped("digits-student")
+    if source is None:
+        raise UsageError("no checkpoint given, and none ships with this installation; name one: clcr-edge export CHECKPOINT")
     if root is not None:
         seen = Seen.load(source / SEEN) if (source / SEEN).is_file() else None
         calibrated, checks = digits_sets(root, seen)
@@ -73,7 +79,9 @@ def export(
 
 
 def _table(report: dict[str, Any]) -> Table:
-    table = Table(title=None)
+    from rich.table import Table
+
+    table = Table()
     for column in ("precision", "size", "parity", "event accuracy", "p50", "p90", "p99"):
         table.add_column(column, justify="left" if column == "precision" else "right")
     for precision, found in report["precisions"].items():

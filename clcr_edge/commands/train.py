@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from clcr_edge.errors import MissingPartError, UsageError
 
@@ -74,6 +72,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Score a model on streams that its training never saw."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     from clcr_edge.data.conditions import BY_NAME
     from clcr_edge.train.evaluate import Evaluation, Material
     from clcr_edge.train.subject import open_subject

@@ -28,7 +28,7 @@ from clcr_edge.data.conditions import (
 from clcr_edge.data.hearing import SOUND_ALIKES, Heard, Spoken, hear
 from clcr_edge.data.plan import AFTERMATH, TICK, Plan, plan_negatives, plan_stream
 from clcr_edge.data.readers import RATE_HZ
-from clcr_edge.data.scene import render
+from clcr_edge.data.scene import SIZE, render
 from clcr_edge.data.sound import Utterance, mix
 from clcr_edge.data.tracks import make_track
 from clcr_edge.errors import ConfigError
@@ -132,8 +132,10 @@ def _perceived(plan: Plan, heard: list[Heard], present: BoolArray, ticks: int) -
 def _compose(bank: DigitBank, plan: Plan, conditions: Conditions, present: BoolArray, ticks: int, seed: int) -> Stream:
     language, vision, audio_there = present
     rng = np.random.default_rng([seed, 1])
-    tracks = [make_track(s, bank, conditions.blur_px, conditions.plain, rng) for s in plan.shown if vision.any()]
-    frames = render(ticks, tracks, vision, conditions, rng)
+    frames = np.zeros((ticks, SIZE, SIZE), np.uint8)
+    if vision.any():
+        tracks = [make_track(s, bank, conditions.blur_px, conditions.plain, rng) for s in plan.shown]
+        frames = render(ticks, tracks, vision, conditions, rng)
     audio = np.zeros(ticks * TICK, np.float32)
     if audio_there.any():
         utterances = [Utterance(s.samples, s.start, s.speed, s.level_db) for s in plan.said]

@@ -44,10 +44,10 @@ class Recipe:
     width: int = 256
     flite: int = 700
     """Utterances of each of Flite's training voices in stage 2 (0: do without)."""
-    human: int = 700
+    human: int = 800
     """Composed utterances of each person in stage 2."""
-    stage2_synthetic: int = 11_000
-    stage2_epochs: int = 4
+    stage2_synthetic: int = 22_000
+    stage2_epochs: int = 2
     stage2_rate: float = 2e-3
     prior_power: float = 0.7
     seed: int = 1

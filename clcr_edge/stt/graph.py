@@ -22,8 +22,8 @@ class Penalties:
     """Costs (-log) that decide between words and `[unk]`; tuned on voices of the training set."""
 
     word: float = 2.5
-    unknown: float = 2.0
-    unknown_phone: float = 2.0
+    unknown: float = 6.0
+    unknown_phone: float = 1.0
 
 
 class Phones:

@@ -22,9 +22,10 @@ from clcr_edge.stt.flite import FliteVoice
 from clcr_edge.stt.mel import RATE_HZ, log_mel
 from clcr_edge.stt.synth import Voice, synthesiser
 from clcr_edge.stt.synthetic import random_words
-from clcr_edge.stt.units import SPOKEN_NOISE, Units
+from clcr_edge.stt.units import SILENCE, SPOKEN_NOISE, Units
 from clcr_edge.stt.vocabulary import DIGITS, VOCABULARY
 
+_LOUD = np.log(10**2.0)  # within 20 dB of the loudest frame
 _PAD = int(0.15 * RATE_HZ)
 
 
@@ -115,7 +116,11 @@ def align_takes(
         # Near-silence around it, so that a word which fills its file has somewhere to begin and end.
         samples = np.pad(augment.level(take.samples, -6.0), _PAD)
         samples += rng.normal(0.0, 2e-4, len(samples)).astype(np.float32)
-        scores = dense_scores(posteriors, log_mel(samples)) - 0.7 * log_priors
+        mel = log_mel(samples)
+        scores = dense_scores(posteriors, mel) - 0.7 * log_priors
+        # A network of synthetic voices calls much of a strange voice silence. What is loud is not.
+        loudness = np.logaddexp.reduce(mel, axis=1)
+        scores[loudness > loudness.max() - _LOUD, units.pdf(SILENCE)] -= 8.0
         found = align(scores, [spellings[word] for word in take.words], units)
         if found is None:
             continue

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clcr_edge.config import TickConfig
 from clcr_edge.data.bank import NONE, DigitBank
+from clcr_edge.data.conditions import ModalityDropout
 from clcr_edge.data.frames import training_frames
 from clcr_edge.data.streams import RATE_TICKS_HZ, Stream, training_streams
 from clcr_edge.features import fbank_of_ticks, word_ngrams
@@ -65,16 +66,24 @@ class StreamBatches(Dataset[LabelledTicks]):
     """Training batches by number: batch k holds `streams` random streams of `seconds` each, with `predict` ticks of each."""
 
     def __init__(
-        self, bank: DigitBank, config: TickConfig, seed: int, streams: int, seconds: float, predict: int
+        self,
+        bank: DigitBank,
+        config: TickConfig,
+        seed: int,
+        streams: int,
+        seconds: float,
+        predict: int,
+        dropout: ModalityDropout | None = None,
     ) -> None:
         self.bank, self.config, self.seed = bank, config, seed
         self.streams, self.seconds, self.predict = streams, seconds, predict
+        self.dropout = dropout or ModalityDropout()
 
     def __len__(self) -> int:
         return 1 << 30
 
     def __getitem__(self, k: int) -> LabelledTicks:
-        source = training_streams(self.bank, self.seed, seconds=self.seconds, start=k * self.streams)
+        source = training_streams(self.bank, self.seed, seconds=self.seconds, dropout=self.dropout, start=k * self.streams)
         made = [next(source) for _ in range(self.streams)]
         rng = np.random.default_rng([self.seed, k])
         ticks = np.stack([np.sort(rng.choice(s.ticks, self.predict, replace=False)) for s in made])
