@@ -22,16 +22,16 @@ check: .venv/dev.stamp
 # torch first and by its exact version: a range would fetch gigabytes of CUDA packages.
 .venv/base.stamp: constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch==2.13.0
 	touch $@
 
 .venv/train.stamp: .venv/base.stamp pyproject.toml
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[train,audio]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[train,audio]'
 	touch $@
 
 .venv/dev.stamp: .venv/base.stamp pyproject.toml
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@ .venv/train.stamp
 
 # The live tests need a sound server, a synthesiser and a browser. Without root: one line that names them.
