@@ -162,7 +162,9 @@ def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe
         "recipe": vars(recipe),
     }
     save_student(out, weights, config, provenance)
-    Seen.of(known, held).save(out / FILE)
+    # Validation images were looked at, and so may not be tested on. Validation recordings stay: with nobody left out they are all
+    # that is unheard, and nothing was chosen by them.
+    Seen(Seen.of(known, held).images, Seen.of(known).recordings, Seen.of(known).speakers).save(out / FILE)
     for leftover in out.glob(f"*.{RESUME}"):
         leftover.unlink()
     last = json.loads((out / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
