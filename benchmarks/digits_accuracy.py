@@ -52,11 +52,12 @@ def main(
             for noise, what, without in ROWS:
                 metrics = evaluation.events(BY_NAME[noise], events, seed, without).to_json()
                 entry["rows"].append({"noise": noise, "what": what, **metrics})
-                print(f"{model.name:12} {noise:9} {what:15} {metrics['event_accuracy']:.2%} n={metrics['n_events']}", flush=True)
+                score = f"{metrics['event_accuracy']:.2%} n={metrics['n_events']}"
+                print(f"{model.name:15} {noise:9} {what:15} {score}", flush=True)
             false = evaluation.negatives(minutes, seed)
             entry["false_events_per_minute"] = round(false.per_minute, 3)
             entry["negative_minutes"] = false.minutes
-            print(f"{model.name:12} negatives: {false.per_minute:.2f} false events a minute over {false.minutes:.0f} min", flush=True)
+            print(f"{model.name:15} {false.per_minute:.2f} false events a minute over {false.minutes:.0f} min", flush=True)
         found.append(entry)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({"seed": seed, "models": found}, indent=1) + "\n", "utf-8")

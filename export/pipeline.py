@@ -163,7 +163,8 @@ def choose(accuracy: dict[str, dict[str, Any]], latency: dict[str, dict[str, flo
     lost = 100.0 * (accuracy["fp32"]["event_accuracy"] - accuracy["int8"]["event_accuracy"])
     ratio = latency["fp32"]["p50_ms"] / latency["int8"]["p50_ms"]
     events = accuracy["int8"]["n_events"]
-    change = "keeps the event accuracy" if lost == 0 else f"{'loses' if lost > 0 else 'gains'} {abs(lost):.2f} points of event accuracy"
+    lost_or_gained = f"{'loses' if lost > 0 else 'gains'} {abs(lost):.2f} points of event accuracy"
+    change = "keeps the event accuracy" if lost == 0 else lost_or_gained
     moved = f"INT8 {change} (n = {events} events)"
     speed = f"runs at {ratio:.2f}x the speed of fp32 here (p50, interleaved)"
     if lost > MAX_LOSS_POINTS:

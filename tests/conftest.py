@@ -18,7 +18,7 @@ from clcr_edge.train.memory import keep_memory
 
 keep_memory()
 
-# A suite started in the background (nohup, a shell's &) ignores SIGINT, and so would every command that it starts and interrupts.
+# A suite started in the background (nohup, a shell's &) ignores SIGINT, and so would every command that it interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -97,7 +97,7 @@ def tiny_bundle(student, tmp_path_factory: pytest.TempPathFactory) -> Path:  # t
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """The gate (.ci/run) installs all that a test may need, so a skip there is a failure, but for data that is not ours to ship."""
+    """The gate (.ci/run) installs all that a test may need: a skip there is a failure, but for data that is not ours."""
     report = yield
     if report.skipped and "system" in os.environ.get("CLCR_EDGE_REQUIRE", "") and "shared" not in str(report.longrepr):
         report.outcome = "failed"

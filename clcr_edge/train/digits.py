@@ -42,8 +42,9 @@ NAME = "digits"
 
 @dataclass(frozen=True)
 class Recipe:
-    """frame_steps batches of `frames` frames for the CNN; sound_steps batches of `sounds` audio streams; then steps batches of `streams` streams of `seconds` each, of which
-    `predict` random ticks are predicted and `frame_share` of the frames still teach the CNN."""
+    """frame_steps batches of `frames` frames for the CNN; sound_steps batches of `sounds` audio streams; then steps batches of
+    `streams` streams of `seconds` each, of which `predict` random ticks are predicted and `frame_share` of the frames still
+    teach the CNN."""
 
     frame_steps: int = 700
     frames: int = 320
@@ -78,7 +79,8 @@ class _WithHeads(nn.Module):
         features = self.student.encode(batch.batch)
         out = self.student.fuse(self.student.windows(batch.batch, features, batch.ticks))
         seen = batch.batch.vision
-        frame = F.cross_entropy(self.shown(features.frames)[seen], batch.shown[seen]) if seen.any() else out[0].logits.sum() * 0.0
+        nothing = out.aggregated.logits.sum() * 0.0
+        frame = F.cross_entropy(self.shown(features.frames)[seen], batch.shown[seen]) if seen.any() else nothing
         return out, frame, self.voice_loss(features.levels[Modality.AUDIO], batch)
 
     def voice_loss(self, levels: list[Tensor], batch: LabelledTicks) -> Tensor:
@@ -162,8 +164,8 @@ def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe
         "recipe": vars(recipe),
     }
     save_student(out, weights, config, provenance)
-    # Validation images were looked at, and so may not be tested on. Validation recordings stay: with nobody left out they are all
-    # that is unheard, and nothing was chosen by them.
+    # Validation images were looked at, and so may not be tested on. Validation recordings stay: with nobody left out they are
+    # all that is unheard, and nothing was chosen by them.
     Seen(Seen.of(known, held).images, Seen.of(known).recordings, Seen.of(known).speakers).save(out / FILE)
     for leftover in out.glob(f"*.{RESUME}"):
         leftover.unlink()
