@@ -21,9 +21,9 @@ _HALF = math.log(2.0)
 class Penalties:
     """Costs (-log) that decide between words and `[unk]`; tuned on voices of the training set."""
 
-    word: float = 2.5
+    word: float = 1.0
     unknown: float = 6.0
-    unknown_phone: float = 1.0
+    unknown_phone: float = 0.7
 
 
 class Phones:
