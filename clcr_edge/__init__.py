@@ -12,14 +12,14 @@ program that embeds it needs stands here; importing this loads no torch and open
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from clcr_edge.errors import ClcrEdgeError
-from clcr_edge.packets import AudioChunk, Level, Modality, Prediction, VideoFrame, Word
-
 if TYPE_CHECKING:
     from clcr_edge.bundle import Bundle
+    from clcr_edge.errors import ClcrEdgeError
+    from clcr_edge.packets import AudioChunk, Level, Modality, Prediction, VideoFrame, Word
     from clcr_edge.runtime.onnx_engine import OnnxEngine
     from clcr_edge.runtime.session import Session
 
@@ -58,18 +58,17 @@ def open_session(path: str | os.PathLike[str], precision: str | None = None) -> 
     return Session(OnnxEngine.from_bundle(read_bundle(path), precision))
 
 
+# Loaded when used: the command line must set up BLAS before numpy loads, and a program may want the packets without an engine.
+_HOMES = {
+    "Bundle": "clcr_edge.bundle",
+    "ClcrEdgeError": "clcr_edge.errors",
+    "OnnxEngine": "clcr_edge.runtime.onnx_engine",
+    "Session": "clcr_edge.runtime.session",
+    **dict.fromkeys(("AudioChunk", "Level", "Modality", "Prediction", "VideoFrame", "Word"), "clcr_edge.packets"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    # ONNX Runtime is loaded when it is used, not when this package is imported.
-    if name == "Bundle":
-        from clcr_edge.bundle import Bundle
-
-        return Bundle
-    if name == "OnnxEngine":
-        from clcr_edge.runtime.onnx_engine import OnnxEngine
-
-        return OnnxEngine
-    if name == "Session":
-        from clcr_edge.runtime.session import Session
-
-        return Session
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -57,3 +57,13 @@ def test_the_runtime_imports_no_torch() -> None:
     for folder in ("runtime", "clcr_edge/features", "clcr_edge/data"):
         for file in (ROOT / folder).glob("*.py"):
             assert not re.search(r"^\s*(?:from|import) torch\b", file.read_text("utf-8"), re.MULTILINE), file
+
+
+def test_the_public_names_are_there_and_importing_the_package_loads_no_numpy() -> None:
+    code = (
+        "import sys, clcr_edge\n"
+        "assert 'numpy' not in sys.modules, 'the command line sets BLAS threads before numpy loads'\n"
+        "missing = [n for n in clcr_edge.__all__ if not hasattr(clcr_edge, n)]\n"
+        "assert not missing, missing\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
