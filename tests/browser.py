@@ -81,7 +81,8 @@ def browser() -> Iterator[Browser]:
         pytest.skip("needs the program chromium (apt install)")
     from_us, to_it = os.pipe()
     from_it, to_us = os.pipe()
-    with tempfile.TemporaryDirectory(prefix="clcr-") as folder:
+    # Chromium goes on writing its profile for a moment after it was told to end.
+    with tempfile.TemporaryDirectory(prefix="clcr-", ignore_cleanup_errors=True) as folder:
         # Chromium reads its orders from descriptor 3 and answers on 4.
         command = (
             f'exec 3<&{from_us} 4>&{to_us}; exec "{program}" --headless=new --no-sandbox --disable-gpu --hide-scrollbars '
