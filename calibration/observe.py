@@ -10,7 +10,7 @@ from clcr_edge.calibration.ranges import Range, RangeObserver
 from clcr_edge.config import StudentConfig
 from clcr_edge.errors import DataError
 from clcr_edge.packets import FloatArray, Modality
-from clcr_edge.runtime.engine import State, StepInputs, StepOutputs
+from clcr_edge.runtime.engine import State, StepInputs
 from clcr_edge.runtime.onnx_engine import OnnxEngine, open_graph
 
 Streams = Iterable[Iterable[StepInputs]]
@@ -21,24 +21,24 @@ class ObservedStep:
     are what they are in use and not zeros."""
 
     def __init__(self, model: onnx.ModelProto, config: StudentConfig, tensors: list[str]) -> None:
-        self._engine = OnnxEngine(model.SerializeToString(), config, "fp32")
         watched = onnx.ModelProto()
         watched.CopyFrom(model)
         known = {v.name: v for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
         watched.graph.output.extend(known[name] for name in tensors)
         self._session = open_graph(watched.SerializeToString())
         self._tensors = tensors
-        self._inputs = {i.name for i in self._session.get_inputs()}
+        self._initial = OnnxEngine(model.SerializeToString(), config, "fp32").initial_state()
 
     def initial_state(self) -> State:
         """All zeros."""
-        return self._engine.initial_state()
+        return dict(self._initial)
 
-    def step(self, inputs: StepInputs, state: State) -> tuple[StepOutputs, State, dict[str, FloatArray]]:
-        """One tick, and the observed tensors."""
-        outputs, new = self._engine.step(inputs, state)
-        feed = {k: v for k, v in {**vars(inputs), **state}.items() if k in self._inputs}
-        return outputs, new, dict(zip(self._tensors, self._session.run(self._tensors, feed), strict=True))
+    def step(self, inputs: StepInputs, state: State) -> tuple[State, dict[str, FloatArray]]:
+        """One tick: the new state, and the observed tensors."""
+        wanted = [*(f"next_{name}" for name in state), *self._tensors]
+        results = self._session.run(wanted, {**vars(inputs), **state})
+        new = dict(zip(state, results[: len(state)], strict=True))
+        return new, dict(zip(self._tensors, results[len(state) :], strict=True))
 
 
 def observe(
@@ -60,7 +60,7 @@ def observe(
     for stream in streams:
         state = step.initial_state()
         for inputs in stream:
-            _, state, values = step.step(inputs, state)
+            state, values = step.step(inputs, state)
             frame, sound = (bool(p) for p in inputs.present > 0.5)
             frames, sounds = frames + frame, sounds + sound
             for name, value in values.items():

@@ -25,9 +25,6 @@ from clcr_edge.model.hierarchy import FrameEncoder
 from clcr_edge.model.intra_ced import LEVELS, MASKED, MODALITIES, Exchanged
 from clcr_edge.model.simplex import threshold
 from clcr_edge.model.student import Student
-from clcr_edge.packets import Modality
-
-L, V, A = Modality.LANGUAGE, Modality.VISION, Modality.AUDIO
 
 INPUTS = ("frame", "fbank", "ngrams", "confidence", "word_age", "present", "n_new")
 OUTPUTS = ("probs", "level_weights", "modality_weights", "private_gates", "participation", "there")

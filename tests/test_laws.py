@@ -221,7 +221,6 @@ def test_reset_restores_the_initial_state(engine) -> None:  # type: ignore[no-un
 def test_garbage_in_absent_media_changes_nothing(student) -> None:  # type: ignore[no-untyped-def]
     """Masked values are replaced, not multiplied: NaN in an absent camera's frame leaves no trace, in this tick or later."""
     graph = StepGraph(student).eval()
-    rng = np.random.default_rng(0)
 
     def run(poison: bool) -> list[torch.Tensor]:
         state: tuple[torch.Tensor, ...] = initial_state(student.config)
@@ -249,7 +248,6 @@ def test_garbage_in_absent_media_changes_nothing(student) -> None:  # type: igno
             state = results[len(OUTPUTS) :]
         return list(results)
 
-    del rng
     for clean, poisoned in zip(run(False), run(True), strict=True):
         assert torch.equal(clean, poisoned)
 

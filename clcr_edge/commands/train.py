@@ -40,7 +40,7 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Fewer or more steps than the recipe's.")] = None,
 ) -> None:
-    """Train a student on labelled streams (about a quarter of an hour on two cores)."""
+    """Train a student on labelled streams (about half an hour on two slow cores)."""
     if name != "digits":
         raise UsageError(f"nothing called {name!r} can be trained; choose digits")
     try:

@@ -40,16 +40,11 @@ class JointBases(nn.Module):
     def exact(self) -> tuple[Tensor, Tensor]:
         """The same bases in float64, made orthonormal again by QR: fp32 leaves 5e-7, which export must not bake in."""
         shared, private = (basis.double() for basis in self.forward())
-        levels, modalities = private.shape[:2]
-        joint = torch.cat([shared.unsqueeze(1).expand(-1, modalities, -1, -1), private], dim=-1)
         # All modalities must keep ONE shared basis: orthonormalise it first, then each private part against it.
-        q_shared = _qr(shared)
-        private = joint[..., self.shared_rank :]
+        shared = _qr(shared)
         for _ in range(2):  # once is not enough in floating point
-            private = private - q_shared.unsqueeze(1) @ (q_shared.mT.unsqueeze(1) @ private)
-            private = _qr(private)
-        assert private.shape[:2] == (levels, modalities)
-        return q_shared, private
+            private = _qr(private - shared.unsqueeze(1) @ (shared.mT.unsqueeze(1) @ private))
+        return shared, private
 
 
 def _qr(basis: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcr_edge.config import ModelConfig
@@ -85,8 +84,3 @@ class InterCAD(nn.Module):
 
         logits = self.head(torch.cat([z_shared, u_private], dim=-1))
         return Aggregated(logits, omega, weight, eta, shared, private)
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Class probabilities, float `[N, classes]`."""
-    return F.softmax(logits, dim=-1)

@@ -122,6 +122,8 @@ class Evaluation:
 
     def __init__(self, subject: Subject, material: Material, jobs: int | None = None) -> None:
         self.jobs = jobs or min(8, os.cpu_count() or 1)
+        # One process a core: a second BLAS thread in each would only spin. The workers read this before they load numpy.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(self.jobs, mp_context=context, initializer=_start, initargs=(subject, material))
 
