@@ -20,17 +20,14 @@ from clcr_edge.train.evaluate import Evaluation, Material
 from clcr_edge.train.subject import open_subject
 
 ALL = frozenset({"vision", "audio", "language"})
-ROWS: list[tuple[str, str, frozenset[str]]] = [
-    ("clean", "all three", frozenset()),
-    ("clean", "vision alone", ALL - {"vision"}),
-    ("clean", "audio alone", ALL - {"audio"}),
-    ("clean", "language alone", ALL - {"language"}),
-    ("moderate", "all three", frozenset()),
-    ("heavy", "all three", frozenset()),
-    ("heavy", "vision alone", ALL - {"vision"}),
-    ("heavy", "audio alone", ALL - {"audio"}),
-    ("heavy", "language alone", ALL - {"language"}),
-]
+SUBSETS: dict[str, frozenset[str]] = {
+    "all three": frozenset(),
+    "vision alone": ALL - {"vision"},
+    "audio alone": ALL - {"audio"},
+    "language alone": ALL - {"language"},
+    "without language": frozenset({"language"}),
+}
+ROWS = [(noise, what) for noise in BY_NAME for what in SUBSETS]
 
 
 def main(
@@ -49,11 +46,11 @@ def main(
         material = Material(root, seen)
         entry: dict[str, Any] = {"model": model.name, "material": material.bank()[1], "rows": []}
         with Evaluation(subject, material, jobs) as evaluation:
-            for noise, what, without in ROWS:
-                metrics = evaluation.events(BY_NAME[noise], events, seed, without).to_json()
-                entry["rows"].append({"noise": noise, "what": what, **metrics})
-                score = f"{metrics['event_accuracy']:.2%} n={metrics['n_events']}"
-                print(f"{model.name:15} {noise:9} {what:15} {score}", flush=True)
+            for noise, conditions in BY_NAME.items():
+                scores = evaluation.rows(conditions, events, seed, list(SUBSETS.values()))
+                for what, score in zip(SUBSETS, scores, strict=True):
+                    entry["rows"].append({"noise": noise, "what": what, **score.to_json()})
+                    print(f"{model.name:15} {noise:9} {what:17} {score.event_accuracy:.2%} n={score.n_events}", flush=True)
             false = evaluation.negatives(minutes, seed)
             entry["false_events_per_minute"] = round(false.per_minute, 3)
             entry["negative_minutes"] = false.minutes
@@ -61,13 +58,13 @@ def main(
         found.append(entry)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({"seed": seed, "models": found}, indent=1) + "\n", "utf-8")
-    print(f"\n{'noise':9} {'what':15} {'event acc.':>10} {'spread':>15} {'tick acc.':>9} {'macro-F1':>9} {'first':>7}")
-    for index, (noise, what, _) in enumerate(ROWS):
+    print(f"\n{'noise':9} {'what':17} {'event acc.':>10} {'spread':>15} {'tick acc.':>9} {'macro-F1':>9} {'first':>7}")
+    for index, (noise, what) in enumerate(ROWS):
         rows = [m["rows"][index] for m in found]
         event = np.array([r["event_accuracy"] for r in rows])
         tick, f1, first = (np.mean([r[k] for r in rows]) for k in ("tick_accuracy", "tick_macro_f1", "time_to_first_correct_s"))
         spread = f"{event.min():.1%}..{event.max():.1%}"
-        print(f"{noise:9} {what:15} {event.mean():>10.1%} {spread:>15} {tick:>9.1%} {f1:>9.1%} {first:>6.2f}s")
+        print(f"{noise:9} {what:17} {event.mean():>10.1%} {spread:>15} {tick:>9.1%} {f1:>9.1%} {first:>6.2f}s")
 
 
 if __name__ == "__main__":

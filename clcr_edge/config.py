@@ -88,8 +88,8 @@ class ModelConfig:
     width: common width d of the level tokens. rank_shared, rank_private: dimensions of the shared and private
     subspaces; their sum may not exceed the width, because the bases are jointly orthonormal. window: tokens kept per
     level and modality. strides: ticks per vision/audio token at the shallow, mid and deep level. vision_channels:
-    (channels, stride) of the frame CNN's 3x3 convolutions. audio_context: fbank frames of the past that the audio
-    front end sees beside the tick's own. embedding_width: width of the n-gram embeddings. hidden: width of the head.
+    (channels, kernel, stride) of the frame CNN's convolutions, padded by 1. audio_context: fbank frames of the past that
+    the audio front end sees beside the tick's own. embedding_width: width of the n-gram embeddings. hidden: width of the head.
     """
 
     width: int = 64
@@ -97,7 +97,7 @@ class ModelConfig:
     rank_private: int = 24
     window: int = 32
     strides: tuple[int, int, int] = (1, 2, 4)
-    vision_channels: tuple[tuple[int, int], ...] = ((16, 2), (32, 2), (48, 2), (48, 1), (64, 2), (64, 1))
+    vision_channels: tuple[tuple[int, int, int], ...] = ((32, 6, 4), (48, 3, 2), (64, 3, 1), (96, 3, 2), (96, 3, 1))
     audio_channels: int = 24
     audio_context: int = 16
     embedding_width: int = 32
@@ -140,6 +140,12 @@ class StudentConfig:
         _require(len(self.classes) >= 2, "classes", self.classes, "at least two classes")
         _require(len(set(self.classes)) == len(self.classes), "classes", self.classes, "class names must differ")
         _require(self.none_class in self.classes, "none_class", self.none_class, f"must be one of {self.classes}")
+        _require(
+            self.tick.fbank_frames == 4,
+            "fbank_frames",
+            self.tick.fbank_frames,
+            "the audio front end needs 4 fbank frames a tick (it halves time twice); choose rate_hz and fbank_hop so",
+        )
 
 
 def to_table(config: Any) -> dict[str, Any]:

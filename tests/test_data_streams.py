@@ -7,6 +7,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
+from clcr_edge.config import TickConfig
 from clcr_edge.data import (
     CLEAN,
     HEAVY,
@@ -26,6 +27,7 @@ from clcr_edge.data.frames import make_frames, training_frames
 from clcr_edge.data.hearing import COMMON_WORDS, Spoken, hear, substitute
 from clcr_edge.data.sound import Room, Utterance, active_power, speak
 from clcr_edge.data.synthetic import synthetic_bank
+from clcr_edge.data.words import TICKS, known_by, make_words
 from clcr_edge.errors import ConfigError
 
 
@@ -270,3 +272,33 @@ def test_lengths_are_checked(bank: DigitBank) -> None:
         list(evaluation_streams(bank, CLEAN, 5, 1, seconds=1.0))
     with pytest.raises(ConfigError, match="whole = 2"):
         ModalityDropout(whole=2)
+
+
+def test_words_are_mostly_digits_and_known_only_near_their_end(bank: DigitBank) -> None:
+    words = make_words(bank, TickConfig(), 40, 3)
+    assert words.fbank.shape == (40, TICKS, 4, 40)
+    assert words.fbank.dtype == np.float32
+    digits = (words.said != NONE).any(axis=1)
+    assert 0.6 < digits.mean() < 0.95
+    for row in words.said[digits]:
+        told = np.flatnonzero(row != NONE)
+        assert len(set(row[told])) == 1
+        assert (np.diff(told) == 1).all()
+    again = make_words(bank, TickConfig(), 40, 3)
+    assert (words.fbank == again.fbank).all()
+    assert (words.fbank != make_words(bank, TickConfig(), 40, 4).fbank).any()
+
+
+def test_a_word_is_known_from_its_last_third_to_a_third_of_a_second_after() -> None:
+    assert known_by(0, 9_600) == slice(10, 15 + 8)
+
+
+def test_easy_frames_have_little_noise(bank: DigitBank) -> None:
+    def roughness(hardness: float) -> float:
+        frames = make_frames(bank, 64, 5, hardness)[0].astype(float)
+        return float(np.abs(np.diff(frames, axis=2)).mean())
+
+    assert roughness(0.1) < 0.7 * roughness(1.0)
+    first, later = next(training_frames(bank, 1, 8, easy=10)), next(training_frames(bank, 1, 8, start=9, easy=10))
+    assert (next(training_frames(bank, 1, 8))[0] != first[0]).any()
+    assert (next(training_frames(bank, 1, 8, start=9))[0] == later[0]).all()

@@ -19,8 +19,9 @@ from clcr_edge.errors import ClcrEdgeError, DataError, UsageError  # noqa: E402
 from clcr_edge.train.checkpoint import load_student, save_student  # noqa: E402
 from clcr_edge.train.digits import Recipe, train_digits  # noqa: E402
 from clcr_edge.train.loop import Schedule, fit, hash_seed  # noqa: E402
+from clcr_edge.train.voices import other_voices  # noqa: E402
 
-SMALL = Recipe(frame_steps=3, frames=16, sound_steps=2, sounds=2, steps=4, streams=2, seconds=4.0, predict=10)
+SMALL = Recipe(frame_steps=3, frames=16, easy=2, word_steps=2, words=3, steps=4, streams=2, seconds=4.0, predict=10)
 
 
 @pytest.mark.slow
@@ -32,7 +33,7 @@ def test_a_short_training_writes_a_checkpoint_that_knows_what_it_saw(shared_data
     assert "george" not in Seen.load(tmp_path / FILE).speakers
     assert all(torch.isfinite(p).all() for p in student.parameters())
     phases = [json.loads(line)["phase"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert phases == ["frames", "sounds", "streams"]
+    assert phases == ["frames", "words", "streams"]
     assert not list(tmp_path.glob("*resume*"))
 
 
@@ -167,3 +168,18 @@ def test_the_command_line_says_what_is_missing(tmp_path: Path) -> None:
         assert said in done.stderr
         assert "Traceback" not in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_another_voice_moves_a_tone_along_the_axis_and_keeps_silence_silent() -> None:
+    silence = torch.full((6, 10, 4, 40), -1.0)
+    assert torch.allclose(other_voices(silence, 1), silence)
+    tone = silence.clone()
+    tone[..., 16] = 2.0
+    bent = other_voices(tone, 1)
+    assert bent.shape == tone.shape
+    assert torch.equal(bent, other_voices(tone, 1))
+    heard = bent[bent.amax(dim=(1, 2, 3)) > 0.5]  # a frequency mask may have swallowed it
+    peaks = heard.mean(dim=(1, 2)).argmax(dim=-1)
+    assert len(peaks) >= 3
+    assert len(set(peaks.tolist())) > 1, "one voice for all"
+    assert (peaks.sub(16).abs() <= 3).all()

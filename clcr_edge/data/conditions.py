@@ -87,7 +87,7 @@ class ModalityDropout:
     share of the others in which each modality, by itself, goes away now and then. stretch_s: (shortest, longest).
     """
 
-    whole: float = 0.4
+    whole: float = 0.5
     stretches: float = 0.4
     stretch_s: tuple[float, float] = (0.4, 5.0)
 
@@ -102,7 +102,7 @@ class ModalityDropout:
         """Presence of language, vision and audio per tick: bool `[3, ticks]`."""
         present = np.ones((3, ticks), bool)
         if rng.random() < self.whole:
-            gone = rng.permutation(3)[: 1 + int(rng.random() < 0.5)]
+            gone = rng.permutation(3)[: 1 + int(rng.random() < 0.65)]
             present[gone] = False
         if rng.random() < self.stretches:
             for row in present:

@@ -6,6 +6,7 @@ room. The pictures come from the same drawers as the streams'.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from clcr_edge.data.background import CANVAS, make_background
 from clcr_edge.data.bank import NONE, DigitBank
-from clcr_edge.data.conditions import draw_training_conditions
+from clcr_edge.data.conditions import Conditions, draw_training_conditions
 from clcr_edge.data.fields import NOISE
 from clcr_edge.data.plan import Shown, other_card
 from clcr_edge.data.scene import PIXELS, SIZE, Camera, Sampler, Sprite
@@ -23,17 +24,17 @@ from clcr_edge.packets import ByteArray
 _POSES = 2
 
 
-def make_frames(bank: DigitBank, count: int, seed: int) -> tuple[ByteArray, npt.NDArray[np.int64]]:
+def make_frames(bank: DigitBank, count: int, seed: int, hardness: float = 1.0) -> tuple[ByteArray, npt.NDArray[np.int64]]:
     """`count` pictures, uint8 `[count, 96, 96]`, and the digit each shows, int64 `[count]`, 10 for none.
 
     Two thirds show a digit, the rest something else or nothing. Conditions vary from picture to picture as they do
-    from training stream to training stream. Deterministic in (bank, count, seed).
+    from training stream to training stream. hardness: 0..1, a factor on noise and blur. Deterministic in the arguments.
     """
     rng = np.random.default_rng([seed, 7])
     frames, labels = np.zeros((count, SIZE, SIZE), np.uint8), np.full(count, NONE, np.int64)
     scratch = np.empty((SIZE, SIZE), np.float32)
     for first in range(0, count, _POSES):
-        conditions = draw_training_conditions(rng)
+        conditions = _ease(draw_training_conditions(rng), hardness)
         if first % (4 * _POSES) == 0:
             canvas = make_background(rng, conditions.blur_px)
             person = Sprite(make_track(Shown("person", 0, _POSES), bank, conditions.blur_px, False, rng))
@@ -62,11 +63,20 @@ def make_frames(bank: DigitBank, count: int, seed: int) -> tuple[ByteArray, npt.
     return frames[order], labels[order]
 
 
+def _ease(conditions: Conditions, hardness: float) -> Conditions:
+    if hardness >= 1.0:
+        return conditions
+    blur = conditions.blur_px * max(hardness, 0.5)
+    return dataclasses.replace(conditions, image_noise=conditions.image_noise * hardness, blur_px=blur)
+
+
 def training_frames(
-    bank: DigitBank, seed: int, count: int, *, start: int = 0
+    bank: DigitBank, seed: int, count: int, *, start: int = 0, easy: int = 0
 ) -> Iterator[tuple[ByteArray, npt.NDArray[np.int64]]]:
-    """Endless batches of `make_frames`; batch `k` depends on (seed, k) alone. start: the first `k`."""
+    """Endless batches of `make_frames`; batch `k` depends on (seed, k, easy) alone. start: the first `k`. easy: noise and blur
+    grow to their full measure over this many batches."""
     index = start
     while True:
-        yield make_frames(bank, count, int(np.random.SeedSequence([seed, index, 1]).generate_state(1)[0]))
+        hardness = min(1.0, 0.1 + index / easy) if easy else 1.0
+        yield make_frames(bank, count, int(np.random.SeedSequence([seed, index, 1]).generate_state(1)[0]), hardness)
         index += 1

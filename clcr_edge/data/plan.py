@@ -75,7 +75,7 @@ def _level(rng: np.random.Generator, plain: bool) -> float:
     return float(np.clip(rng.normal(0.0, 1.5 if plain else 3.5), -8.0, 8.0))
 
 
-def _say(
+def say(
     kind: SaidKind, samples: FloatArray, text: str | None, start: int, rng: np.random.Generator, plain: bool, recording: int
 ) -> Said:
     speed = _speed(rng, plain)
@@ -83,23 +83,23 @@ def _say(
     return Said(kind, start, length, samples, speed, _level(rng, plain), text, recording)
 
 
-def _other_speech(bank: DigitBank, start: int, rng: np.random.Generator, plain: bool) -> Said:
+def other_speech(bank: DigitBank, start: int, rng: np.random.Generator, plain: bool) -> Said:
     """Human speech that is no digit, beginning at sample `start`."""
     if bank.other_speech and rng.random() < 0.7:
         text, samples = bank.other_speech[rng.integers(len(bank.other_speech))]
         if not plain and rng.random() < 0.4:  # more words for the language side than there are recordings
             text = str(rng.choice(COMMON_WORDS))
-        return _say("word", samples, text, start, rng, plain, -1)
+        return say("word", samples, text, start, rng, plain, -1)
     first = bank.recordings[rng.integers(len(bank.recordings))]
     way = rng.random()
     if way < 0.35:
-        return _say("reversed", first[::-1], None, start, rng, plain, -1)
+        return say("reversed", first[::-1], None, start, rng, plain, -1)
     if way < 0.6:
         label = int(rng.integers(10))
         a = bank.recordings[rng.choice(bank.recordings_of(label))]
         b = bank.recordings[rng.choice(bank.recordings_of((label + int(rng.integers(1, 10))) % 10))]
         # The second half first, so that neither digit is whole in any order.
-        return _say("spliced", np.concatenate([b[len(b) // 2 :], a[: len(a) // 2]]), None, start, rng, plain, -1)
+        return say("spliced", np.concatenate([b[len(b) // 2 :], a[: len(a) // 2]]), None, start, rng, plain, -1)
     pieces = []
     for _ in range(int(rng.integers(4, 13))):  # gibberish: scraps of a tenth of a second
         source = bank.recordings[rng.integers(len(bank.recordings))]
@@ -109,7 +109,7 @@ def _other_speech(bank: DigitBank, start: int, rng: np.random.Generator, plain: 
         scrap[:80] *= _FADE
         scrap[-80:] *= _FADE[::-1]
         pieces.append(scrap / max(float(np.abs(scrap).max()), 0.02))
-    return _say("gibberish", np.concatenate(pieces), None, start, rng, plain, -1)
+    return say("gibberish", np.concatenate(pieces), None, start, rng, plain, -1)
 
 
 def other_card(bank: DigitBank, first: int, last: int, rng: np.random.Generator) -> Shown:
@@ -136,7 +136,7 @@ def fill_gap(
     if rng.random() < speech:
         at = first * TICK + int(rng.integers(0, 12 * TICK))
         for _ in range(int(rng.integers(1, 5))):
-            said = _other_speech(bank, at, rng, plain)
+            said = other_speech(bank, at, rng, plain)
             if at + said.length + 2 * TICK > last * TICK:
                 break
             plan.said.append(said)
@@ -171,7 +171,7 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
         shows, says = way < 0.75, way < 0.55 or way >= 0.75
         held = int(rng.integers(25, 63) if plain else rng.integers(15, 55))
         choice = int(rng.choice(bank.recordings_of(label)))
-        said = _say("digit", bank.recordings[choice], None, 0, rng, plain, choice)
+        said = say("digit", bank.recordings[choice], None, 0, rng, plain, choice)
         # Samples from the showing's first tick to the speech's first sample.
         lag = int(rng.integers(-10 * TICK, max(held * TICK - (said.length * 3) // 5, -10 * TICK + 1)))
         lead = -(-max(0, -lag) // TICK) if shows and says else 0
@@ -191,7 +191,7 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
             plan.said.append(Said("digit", start, said.length, said.samples, said.speed, said.level_db, text, choice))
         plan.events.append(planned)
         if shows and not says and rng.random() < 0.35:
-            plan.said.append(_other_speech(bank, (first + int(rng.integers(held))) * TICK, rng, plain))
+            plan.said.append(other_speech(bank, (first + int(rng.integers(held))) * TICK, rng, plain))
         if says and not shows and rng.random() < 0.25:
             plan.shown.append(other_card(bank, at, at + int(rng.integers(20, 50)), rng))
         gap = int(rng.integers(20, 101) if plain or rng.random() < 0.25 else rng.integers(20, 61))

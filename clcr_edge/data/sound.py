@@ -165,5 +165,10 @@ def mix(
         audio += _noise_bed(bank, count, conditions, rng) * np.float32(
             np.sqrt(power * 10.0 ** (-conditions.audio_snr_db / 10.0))
         )
+    if not conditions.plain and rng.random() < 0.7:  # the microphone's own hiss
+        kind, below_db = str(rng.choice(("white", "pink"))), rng.uniform(15.0, 50.0)
+        start = int(rng.integers(SOUND - count)) if count < SOUND else 0
+        hiss = sound_noise(kind)[start : start + count]
+        audio[: len(hiss)] += hiss * np.float32(audio.std() * 10.0 ** (-below_db / 20.0))
     audio *= np.float32(10.0 ** (level / 20.0))
     return np.clip(audio, -1.0, 1.0, out=audio)

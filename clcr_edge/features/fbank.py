@@ -20,7 +20,7 @@ from clcr_edge.packets import FloatArray
 # Kaldi's filter banks expect 16-bit amplitudes. The affine map brings log energies to about -2..2 (speech, this project).
 _INT16 = 32_768.0
 _SHIFT, _SCALE = 12.0, 0.25
-_FLOOR = 4.0  # log energy of inaudible noise: digital silence would otherwise lie far outside everything else
+_FLOOR = 8.0  # log energy of white noise at -83 dB of full scale: what lies below tells microphones apart, not words
 
 
 def _options(config: TickConfig) -> knf.FbankOptions:

@@ -16,17 +16,18 @@ from clcr_edge.config import ModelConfig, TickConfig
 class FrameEncoder(nn.Module):
     """A small dense-convolution CNN for one luma frame: float `[N, 1, S, S]` in 0..1 -> float `[N, d]`.
 
-    Dense 3x3 convolutions, not depthwise ones: INT8 pays on them (facts: 1.7x against 1.1x). Each frame is standardised, so
-    that light and camera gain are not features.
+    Dense convolutions, not depthwise ones: INT8 pays on them (facts: 1.7x against 1.1x). The first goes to a quarter of the
+    size at once: at half size, activations of few channels cost more memory traffic than all that follows costs arithmetic.
+    Each frame is standardised, so that light and camera gain are not features.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
-        for width, stride in config.vision_channels:
+        for width, kernel, stride in config.vision_channels:
             layers += [
-                nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
+                nn.Conv2d(channels, width, kernel, stride, padding=1, bias=False),
                 nn.BatchNorm2d(width),
                 nn.ReLU(),
             ]
@@ -48,7 +49,11 @@ class FrameEncoder(nn.Module):
 
 
 class SoundEncoder(nn.Module):
-    """A small CNN over the tick's fbank frames and their recent past: float `[N, context + frames, n_mels]` -> `[N, d]`."""
+    """A small CNN over every tick's fbank frames and their recent past: float `[B, context + T * F, n_mels]` -> `[B, T, d]`.
+
+    Its strides in time multiply to F, the frames of a tick, so that one pass over a whole recording computes exactly what a
+    pass over each tick's own window does, at a fifth of the cost.
+    """
 
     def __init__(self, config: ModelConfig, tick: TickConfig) -> None:
         super().__init__()
@@ -73,7 +78,8 @@ class SoundEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         seen = frames.unsqueeze(1).contiguous(memory_format=torch.channels_last)
-        return F.relu(self.norm(self.project(self.body(seen)))).flatten(1)
+        made: Tensor = F.relu(self.norm(self.project(self.body(seen))))  # [B, d, T, 1]
+        return made.squeeze(3).transpose(1, 2)
 
 
 class CausalConv(nn.Module):

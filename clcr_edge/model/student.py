@@ -130,15 +130,14 @@ class Student(nn.Module):
     def sound_features(self, fbank: Tensor, present: Tensor) -> Tensor:
         """float `[B, T, F, n_mels]`, bool `[B, T]` -> float `[B, T, d]`, zero where no audio is."""
         batch, ticks, per_tick, mels = fbank.shape
-        context = self.config.model.audio_context
         clean = torch.where(present[:, :, None, None], fbank, 0.0).reshape(batch, ticks * per_tick, mels)
-        padded = torch.nn.functional.pad(clean, (0, 0, context, 0))
-        seen = padded.unfold(1, context + per_tick, per_tick).transpose(2, 3)  # [B, T, context + F, mels]
+        padded = torch.nn.functional.pad(clean, (0, 0, self.config.model.audio_context, 0))
         out = fbank.new_zeros(batch, ticks, self.config.model.width)
-        if present.any():
+        rows = present.any(dim=1)  # silence of a whole recording would blur the batch statistics
+        if rows.any():
             with torch.autocast("cpu", torch.bfloat16, enabled=self.training and self.half_precision):
-                made = self.sound_encoder(seen[present])
-            out[present] = made.float()
+                made = self.sound_encoder(padded[rows])
+            out[rows] = torch.where(present[rows].unsqueeze(-1), made.float(), 0.0)
         return out
 
     def tokens(self, features: Tensor, level: int, modality: int, bases: tuple[Tensor, Tensor]) -> Tokens:

@@ -18,9 +18,12 @@ from clcr_edge.config import TickConfig
 from clcr_edge.data.bank import NONE, DigitBank
 from clcr_edge.data.conditions import ModalityDropout
 from clcr_edge.data.frames import training_frames
+from clcr_edge.data.readers import RATE_HZ
 from clcr_edge.data.streams import RATE_TICKS_HZ, Stream, training_streams
+from clcr_edge.data.words import known_by, make_words
 from clcr_edge.features import fbank_of_ticks, word_ngrams
 from clcr_edge.model.student import NEVER, TickBatch
+from clcr_edge.train.voices import other_voices
 
 T = TypeVar("T")
 
@@ -88,8 +91,10 @@ class StreamBatches(Dataset[LabelledTicks]):
         rng = np.random.default_rng([self.seed, k])
         ticks = np.stack([np.sort(rng.choice(s.ticks, self.predict, replace=False)) for s in made])
         labels = np.stack([s.labels[t] for s, t in zip(made, ticks, strict=True)])
+        batch = collate(made, self.config)
+        batch.fbank = other_voices(batch.fbank, int(rng.integers(1 << 31)))
         return LabelledTicks(
-            collate(made, self.config),
+            batch,
             *(torch.from_numpy(x) for x in (ticks, labels)),
             *(torch.from_numpy(np.stack([evident(s, kind) for s in made])) for kind in ("shown", "said")),
         )
@@ -102,25 +107,43 @@ def evident(stream: Stream, kind: str) -> npt.NDArray[np.int64]:
         span = trace.shown_s if kind == "shown" else trace.said_s
         if span is None:
             continue
-        first, last = (round(t * RATE_TICKS_HZ) for t in span)
-        if kind == "said":  # nobody knows the word at its first sound
-            first, last = first + (last - first) * 2 // 3, last + 8
-        out[first:last] = event.label
+        if kind == "said":
+            start, end = (round(t * RATE_HZ) for t in span)
+            out[known_by(start, end - start)] = event.label
+        else:
+            first, last = (round(t * RATE_TICKS_HZ) for t in span)
+            out[first:last] = event.label
     return out
 
 
 class FrameBatches(Dataset[tuple[Tensor, Tensor]]):
-    """Batches of unrelated frames by number: uint8 `[count, S, S]` and the digit that each shows, int64 `[count]`."""
+    """Batches of unrelated frames by number: uint8 `[count, S, S]` and the digit that each shows, int64 `[count]`. The first
+    `easy` batches grow from little noise and blur to all of it."""
 
-    def __init__(self, bank: DigitBank, seed: int, count: int) -> None:
-        self.bank, self.seed, self.count = bank, seed, count
+    def __init__(self, bank: DigitBank, seed: int, count: int, easy: int) -> None:
+        self.bank, self.seed, self.count, self.easy = bank, seed, count, easy
 
     def __len__(self) -> int:
         return 1 << 30
 
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
-        frames, shown = next(training_frames(self.bank, self.seed, self.count, start=k))
+        frames, shown = next(training_frames(self.bank, self.seed, self.count, start=k, easy=self.easy))
         return torch.from_numpy(frames), torch.from_numpy(shown)
+
+
+class WordBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Batches of single words by number: float32 `[count, T, F, n_mels]` and the digit just said, int64 `[count, T]`."""
+
+    def __init__(self, bank: DigitBank, config: TickConfig, seed: int, count: int) -> None:
+        self.bank, self.config, self.seed, self.count = bank, config, seed, count
+
+    def __len__(self) -> int:
+        return 1 << 30
+
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
+        own, voice = np.random.SeedSequence([self.seed, k, 2]).generate_state(2).tolist()
+        words = make_words(self.bank, self.config, self.count, own)
+        return other_voices(torch.from_numpy(words.fbank), voice), torch.from_numpy(words.said)
 
 
 def batches_from(dataset: Dataset[T], first: int, count: int) -> Iterator[T]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,7 @@ class Judged:
     """One stream as far as scoring needs it."""
 
     labels: IntArray
-    predicted: IntArray
+    predicted: tuple[IntArray, ...]  # one per set of modalities left out
     events: tuple[Event, ...]
 
 
@@ -97,11 +97,11 @@ def _start(subject: Subject, material: Material) -> None:
     _worker["engine"], _worker["bank"] = subject.open(), material.bank()[0]
 
 
-def _judge(job: Callable[[DigitBank, int], Stream], without: frozenset[str], index: int) -> Judged:
+def _judge(job: Callable[[DigitBank, int], Stream], without: Sequence[frozenset[str]], index: int) -> Judged:
     engine, bank = _worker["engine"], _worker["bank"]
     assert isinstance(bank, DigitBank)
     stream = job(bank, index)
-    return Judged(stream.labels, predict(engine, stream, without), stream.events)  # type: ignore[arg-type]
+    return Judged(stream.labels, tuple(predict(engine, stream, w) for w in without), stream.events)  # type: ignore[arg-type]
 
 
 def _mix(seed: int, index: int) -> int:
@@ -142,22 +142,33 @@ class Evaluation:
         tell: Callable[[int], None] = lambda events: None,
     ) -> Metrics:
         """Scores over at least `count` events."""
-        scorer, found = Scorer(NONE), 0
-        job = partial(_judge, partial(_event_stream, conditions, seed), without)
-        for judged in self._in_order(job):
-            scorer.add(judged.labels, judged.predicted, judged.events)
+        return self.rows(conditions, count, seed, [without], tell)[0]
+
+    def rows(
+        self,
+        conditions: Conditions,
+        count: int,
+        seed: int,
+        without: Sequence[frozenset[str]],
+        tell: Callable[[int], None] = lambda events: None,
+    ) -> list[Metrics]:
+        """Scores over the same streams, of at least `count` events, once for each set of modalities left out."""
+        scorers, found = [Scorer(NONE) for _ in without], 0
+        for judged in self._in_order(partial(_judge, partial(_event_stream, conditions, seed), without)):
+            for scorer, predicted in zip(scorers, judged.predicted, strict=True):
+                scorer.add(judged.labels, predicted, judged.events)
             found += len(judged.events)
             tell(found)
             if found >= count:
                 break
-        return scorer.result()
+        return [scorer.result() for scorer in scorers]
 
     def negatives(self, minutes: float, seed: int) -> FalseEvents:
         """False events on generated streams that hold no digit."""
-        job = partial(_judge, partial(_negative_stream, seed), frozenset())
+        job = partial(_judge, partial(_negative_stream, seed), [frozenset()])
         streams = []
         for judged in self._in_order(job):
-            streams.append(judged.predicted)
+            streams.append(judged.predicted[0])
             if len(streams) * STREAM_S >= minutes * 60.0:
                 break
         return count_false_events(streams, NONE)
