@@ -95,7 +95,7 @@ class ModelConfig:
     width: int = 64
     rank_shared: int = 24
     rank_private: int = 24
-    window: int = 32
+    window: int = 16
     strides: tuple[int, int, int] = (1, 2, 4)
     vision_channels: tuple[tuple[int, int, int], ...] = ((32, 6, 4), (48, 3, 2), (64, 3, 1), (96, 3, 2), (96, 3, 1))
     audio_channels: int = 24

@@ -39,7 +39,9 @@ class Recogniser:
 
     model_dir: a Vosk model. Raises `SpeechModelError` if it is missing or broken (a broken one may abort the process, so
     `check` loads it in another process first; leave that out only for a model known to be sound). stable: updates of
-    80 ms for which a word must stand before it is passed on ahead of the final result.
+    80 ms for which a word must stand before it is passed on ahead of the final result. A model whose conf/model.conf leaves
+    determinize-max-delay at Kaldi's 60 tells its words about two seconds after them, or at the end of the utterance; with
+    --determinize-max-delay=5 and --determinize-min-chunk-size=2 it tells them after some 0.6 s.
     """
 
     def __init__(self, model_dir: Path | str, *, stable: int = 3, check: bool = True) -> None:
@@ -58,6 +60,7 @@ class Recogniser:
         """Begin a new stream: the next chunk's time is its beginning."""
         self._kaldi: Any = self._vosk.KaldiRecognizer(self._model, float(_RATE_HZ))
         self._kaldi.SetWords(True)
+        self._kaldi.SetPartialWords(True)
         self._gate.reset()
         self._origin_s: float | None = None
         self._count = 0  # samples since the origin, those waiting included
@@ -72,7 +75,6 @@ class Recogniser:
             out += self.finish()
         if self._origin_s is None:
             self._origin_s = chunk.t_s
-            self._gate.reset(chunk.t_s)
         self._waiting.append(chunk.samples)
         self._waiting_count += len(chunk.samples)
         self._count += len(chunk.samples)
@@ -89,24 +91,24 @@ class Recogniser:
         if self._origin_s is not None:
             if self._waiting_count:
                 out += self._listen(np.concatenate(self._waiting))
-            out += self._gate.final(self._words(self._kaldi.FinalResult()))
+            out += self._gate.final(self._words(self._kaldi.FinalResult(), "result"))
         self.reset()
         return out
 
     def _listen(self, samples: FloatArray) -> list[Word]:
         pcm = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767).astype("<i2").tobytes()
         if self._kaldi.AcceptWaveform(pcm):
-            return self._gate.final(self._words(self._kaldi.Result()))
+            return self._gate.final(self._words(self._kaldi.Result(), "result"))
         assert self._origin_s is not None
         heard_s = self._origin_s + (self._count - self._waiting_count + len(samples)) / _RATE_HZ
-        return self._gate.partial(json.loads(self._kaldi.PartialResult()).get("partial", ""), heard_s)
+        return self._gate.partial(self._words(self._kaldi.PartialResult(), "partial_result"), heard_s)
 
-    def _words(self, result: str) -> list[Word]:
+    def _words(self, result: str, kind: str) -> list[Word]:
         origin_s = self._origin_s
         assert origin_s is not None
         return [
             Word(w["word"], origin_s + w["start"], origin_s + w["end"], min(max(float(w.get("conf", 1.0)), 0.0), 1.0))
-            for w in json.loads(result).get("result", ())
+            for w in json.loads(result).get(kind, ())
         ]
 
 

@@ -124,8 +124,8 @@ def test_words_arrive_after_their_end(bank: DigitBank) -> None:
             assert trace.said_s is not None
             lags += [(stream.word_ticks[w] + 1) * 0.04 - trace.said_s[1] for w in trace.words]
     assert min(lags) > 0.0
-    assert max(lags) < 0.75
-    assert 0.2 < float(np.median(lags)) < 0.5
+    assert max(lags) < 0.95
+    assert 0.3 < float(np.median(lags)) < 0.6
 
 
 def test_same_screenplay_under_other_conditions(bank: DigitBank) -> None:

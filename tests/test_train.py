@@ -138,9 +138,7 @@ class TestSeen:
     def test_new_speakers_are_preferred_and_said(self) -> None:
         bank = synthetic_bank("check")
         speaker = bank.speakers[0]
-        known = bank.select(
-            np.arange(10, len(bank.images)), np.flatnonzero([s != speaker for s in bank.speakers]), "known"
-        )
+        known = bank.select(np.arange(10, len(bank.images)), np.flatnonzero([s != speaker for s in bank.speakers]), "known")
         every = bank.select(np.arange(len(bank.images)), np.arange(len(bank.recordings)), "all")
         seen = Seen.of(known)
         left, line = Seen(np.empty(0, np.uint64), seen.recordings, seen.speakers).unseen(every)

@@ -88,7 +88,7 @@ def hear(spoken: list[Spoken], word_error_rate: float, ticks: int, rng: np.rando
     """What the recogniser makes of it, in order of arrival; what would arrive after `ticks` is left off.
 
     Per word said, `word_error_rate` errors: 55 % of them substitutions, 30 % deletions, 15 % insertions. A word
-    arrives 0.05 to 0.6 s after its end (partial and final results); what is no word is mostly passed over, as
+    arrives 0.05 to 0.8 s after its end (partial and final results); what is no word is mostly passed over, as
     unknown words are never handed on. Word times err by some 20 ms.
     """
     heard: list[Heard] = []
@@ -96,7 +96,7 @@ def hear(spoken: list[Spoken], word_error_rate: float, ticks: int, rng: np.rando
     def arrives(source: int, text: str, start_s: float, end_s: float, right: bool) -> None:
         start_s = max(start_s + rng.normal(0.0, 0.02), 0.0)
         end_s = max(end_s + rng.normal(0.0, 0.02), start_s + 0.05)
-        tick = int((end_s + rng.uniform(0.05, 0.6)) * 25)
+        tick = int((end_s + rng.uniform(0.05, 0.8)) * 25)
         if tick < ticks:
             heard.append(Heard(tick, Word(text, float(start_s), float(end_s), _confidence(right, rng)), source, right))
 

@@ -14,14 +14,14 @@ import numpy.typing as npt
 from clcr_edge.config import TickConfig
 from clcr_edge.data.bank import NONE, DigitBank
 from clcr_edge.data.conditions import draw_training_conditions
-from clcr_edge.data.plan import TICK, other_speech, say
+from clcr_edge.data.plan import AFTERMATH, TICK, other_speech, say
 from clcr_edge.data.sound import Utterance, mix
 from clcr_edge.features import fbank_of_ticks
 from clcr_edge.packets import FloatArray
 
 TICKS = 30
 _OTHER = 0.2
-AFTER = 8  # ticks that a digit remains "just said"
+_ROOM = 8  # ticks left after a word, at least
 
 
 class Words(NamedTuple):
@@ -33,8 +33,9 @@ class Words(NamedTuple):
 
 def known_by(start: int, length: int) -> slice:
     """The ticks in which a digit spoken in samples [start, start + length) was "just said": from its last third (nobody knows
-    a word at its first sound) to a third of a second after its end."""
-    return slice((start + length * 2 // 3) // TICK, (start + length) // TICK + AFTER)
+    a word at its first sound) for as long as its event is labelled. The encoder has to remember that long: InterCAD reads means
+    over whole windows, in which a word alone is a small part."""
+    return slice((start + length * 2 // 3) // TICK, (start + length) // TICK + AFTERMATH)
 
 
 def make_words(bank: DigitBank, config: TickConfig, count: int, seed: int) -> Words:
@@ -52,7 +53,7 @@ def make_words(bank: DigitBank, config: TickConfig, count: int, seed: int) -> Wo
             word = say("digit", bank.recordings[choice], None, 0, rng, False, choice)
         else:
             word = other_speech(bank, 0, rng, False)
-        start = int(rng.integers(0, max((TICKS - AFTER) * TICK - word.length, 1)))
+        start = int(rng.integers(0, max((TICKS - _ROOM) * TICK - word.length, 1)))
         audio = mix([Utterance(word.samples, start, word.speed, word.level_db)], TICKS * TICK, bank, conditions, rng)
         fbank[row] = fbank_of_ticks(audio, everything, config)
         if digit != NONE:

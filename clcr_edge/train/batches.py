@@ -65,6 +65,22 @@ def collate(streams: Sequence[Stream], config: TickConfig) -> TickBatch:
     )
 
 
+def sound_alone(fbank: Tensor, config: TickConfig) -> TickBatch:
+    """A batch of recordings, float32 `[B, T, F, n_mels]`, with no picture and no words."""
+    batch, ticks = fbank.shape[:2]
+    there = torch.ones(batch, ticks, dtype=torch.bool)
+    return TickBatch(
+        frames=torch.zeros(batch, ticks, 1, 1, dtype=torch.uint8),  # never looked at
+        vision=~there,
+        fbank=fbank,
+        audio=there,
+        ngrams=torch.zeros(batch, 1, config.ngrams_per_word, dtype=torch.int64),
+        confidence=torch.zeros(batch, 1),
+        word_tick=torch.full((batch, 1), NEVER),
+        word_age=torch.zeros(batch, 1, dtype=torch.int64),
+    )
+
+
 class StreamBatches(Dataset[LabelledTicks]):
     """Training batches by number: batch k holds `streams` random streams of `seconds` each, with `predict` ticks of each."""
 

@@ -1,0 +1,90 @@
+"""How long after its end a word reaches the session, and how well its times are known: the shipped model, live settings.
+
+    python benchmarks/word_latency.py [--utterances 100]
+
+Synthetic voices that training never saw, so that the true times are known (espeak-ng tells them). Audio is pushed in chunks
+of 40 ms; a word's latency is the end of the chunk that brought it minus the word's true end. The time that Vosk computes is
+measured apart, per second of audio.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from clcr_edge.errors import UsageError
+from clcr_edge.packets import AudioChunk
+from clcr_edge.runtime.assets import default_speech_model
+from clcr_edge.runtime.speech import Recogniser
+from clcr_edge.stt import augment
+from clcr_edge.stt.synthetic import clean_utterance, random_voice
+from clcr_edge.stt.vocabulary import TEST_VARIANTS, TRAIN_ACCENTS, VOCABULARY
+
+_CHUNK = 640
+_OUT = Path(__file__).resolve().parent / "results" / "word_latency.json"
+
+
+def main(utterances: Annotated[int, typer.Option(min=1)] = 100, seed: int = 0, stable: int = 3, out: Path = _OUT) -> None:
+    """Measure, print, write JSON."""
+    model = default_speech_model()
+    assert model is not None
+    recogniser = Recogniser(model, stable=stable, check=False)
+    latency: list[float] = []
+    starts: list[float] = []
+    ends: list[float] = []
+    spoken = audio_s = computed_s = 0.0
+    index = found = wrong = 0
+    while found < utterances:
+        rng = np.random.default_rng([seed, index])
+        index += 1
+        words = tuple(str(w) for w in rng.choice(VOCABULARY, int(rng.integers(1, 5))))
+        try:
+            samples, phones = clean_utterance(words, random_voice(rng, TRAIN_ACCENTS, TEST_VARIANTS), rng)
+        except UsageError:  # espeak-ng ran two words together: no truth to compare with
+            continue
+        found, spoken = found + 1, spoken + len(words)
+        samples = np.pad(augment.level(samples, -10.0), (8_000, 24_000)).astype(np.float32)
+        mine = [[p for p in phones if p[1] == k] for k in range(len(words))]
+        truth = [(0.5 + min(p[2] for p in m), 0.5 + max(p[3] for p in m)) for m in mine]
+        recogniser.reset()
+        heard = []
+        begun = time.perf_counter()
+        for first in range(0, len(samples) - _CHUNK + 1, _CHUNK):
+            now_s = (first + _CHUNK) / 16_000
+            heard += [(w, now_s) for w in recogniser.push(AudioChunk(samples[first : first + _CHUNK], 16_000, first / 16_000))]
+        computed_s += time.perf_counter() - begun
+        audio_s += len(samples) / 16_000
+        if tuple(w.text for w, _ in heard) != words:
+            wrong += 1
+            continue
+        for (word, now_s), (start_s, end_s) in zip(heard, truth, strict=True):
+            latency.append(now_s - end_s)
+            starts.append(word.start_s - start_s)
+            ends.append(word.end_s - end_s)
+
+    def spread(values: list[float]) -> dict[str, float]:
+        ms = 1_000.0 * np.asarray(values)
+        size = np.abs(ms)
+        return {
+            "n": len(values),
+            "p50_ms": round(float(np.percentile(ms, 50)), 1), "p90_ms": round(float(np.percentile(ms, 90)), 1),
+            "p95_size_ms": round(float(np.percentile(size, 95)), 1), "within_60_ms": round(float(np.mean(size <= 60)), 4),
+        }  # fmt: skip
+
+    result = {
+        "stable_updates": stable, "seed": seed, "utterances": found, "not_all_right": wrong, "words": int(spoken),
+        "latency": spread(latency), "start_error": spread(starts), "end_error": spread(ends),
+        "compute_per_audio_second": round(computed_s / audio_s, 4),
+    }  # fmt: skip
+    print(json.dumps(result, indent=1))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
