@@ -163,7 +163,7 @@ def test_rgb_square_averages_areas_and_agrees_with_luma() -> None:
 def test_configuration_is_checked() -> None:
     for values in ({"frames_per_s": 0.0}, {"image_size": 4}, {"sample_rate_hz": 1}, {"max_s": float("nan")}):
         with pytest.raises(ConfigError, match=next(iter(values))):
-            MediaConfig(**values)  # type: ignore[arg-type]
+            MediaConfig(**values)
     with pytest.raises(ConfigError, match="one clip would take"):
         MediaConfig(frames_per_s=60, image_size=512, max_s=600)
 
@@ -195,7 +195,7 @@ def test_whatever_changes_is_decoded_anew(film: Path, tmp_path: Path) -> None:
     key = ClipCache(tmp_path, None, CONFIG).path_of(source)
     keys = {key}
     for change in ({"frames_per_s": 6.0}, {"image_size": 64}, {"sample_rate_hz": 8_000}, {"max_s": 3.0}):
-        keys.add(ClipCache(tmp_path, None, dataclasses.replace(CONFIG, **change)).path_of(source))  # type: ignore[arg-type]
+        keys.add(ClipCache(tmp_path, None, dataclasses.replace(CONFIG, **change)).path_of(source))
     keys.add(ClipCache(tmp_path, None, CONFIG).path_of(Source(film, film, Span(0.0, 0.3))))
     keys.add(ClipCache(tmp_path, None, CONFIG).path_of(Source(film, None)))
     stat = film.stat()
