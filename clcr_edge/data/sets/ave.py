@@ -92,7 +92,7 @@ def load_ave(root: Path | str, options: Options) -> DataSet:
             elif row.start == row.end and options.protocol == "strict":
                 lister.refuse(row.name, f"{row.start} to {row.end} s: an event of no length")
             else:
-                found = pick(films.get(row.video, []))
+                found = pick(films.get(row.video, []), folder)
                 if isinstance(found, str):
                     lister.refuse(row.name, found)
                 else:

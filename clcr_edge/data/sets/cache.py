@@ -36,6 +36,13 @@ class Source:
     span: Span = field(default_factory=Span)
 
     @property
+    def main(self) -> Path:
+        """The film, or the sound where there is none."""
+        path = self.video or self.audio
+        assert path is not None
+        return path
+
+    @property
     def files(self) -> tuple[Path | None, Path | None]:
         """What one pass of decoding reads."""
         return self.video, self.audio

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,8 +167,8 @@ def _walk(
         iter([*((p.span.start_s + (k + 0.5) * step, 0, p.index) for k in range(_steps(p, step))), (p.stop_s, 1, p.index)])
         for p in parts
     ]
-    by_index = {p.index: p for p in parts}
-    open_parts = sorted(parts, key=lambda p: p.span.start_s)
+    open_parts = {p.index: p for p in parts}
+    del parts  # a part that is over must be freed, or a long recording fills the memory
     newest: ByteArray | None = None
     square: ByteArray | None = None
     now_s = 0.0
@@ -184,8 +184,8 @@ def _walk(
             if sound is not None:
                 assert sound.audio is not None
                 for chunk in sound.audio.until(now_s):
-                    _spread(round(chunk.t_s * config.sample_rate_hz), chunk.samples, open_parts, config)
-        part = by_index[index]
+                    _spread(round(chunk.t_s * config.sample_rate_hz), chunk.samples, open_parts.values(), config)
+        part = open_parts[index]
         if kind == 0:
             if picture is None or (picture.video is not None and picture.video.exhausted and time_s >= picture.video.end_s):
                 continue
@@ -193,7 +193,7 @@ def _walk(
                 square = rgb_square(newest, config.image_size)
             part.frames.append(black if square is None else square)
         else:
-            open_parts.remove(part)
+            del open_parts[index]
             yield index, _finish(part, picture, sound, missing, files, config)
 
 
@@ -211,7 +211,7 @@ def _wrong(span: Span, config: MediaConfig) -> str | None:
     return None
 
 
-def _spread(first: int, samples: FloatArray, parts: list[_Part], config: MediaConfig) -> None:
+def _spread(first: int, samples: FloatArray, parts: Iterable[_Part], config: MediaConfig) -> None:
     for part in parts:
         origin = round(part.span.start_s * config.sample_rate_hz)
         low, high = max(first, origin), min(first + len(samples), origin + len(part.audio))

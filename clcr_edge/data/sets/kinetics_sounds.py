@@ -45,7 +45,7 @@ def load_kinetics_sounds(root: Path | str, options: Options) -> DataSet:
             elif not (label.isascii() and label.isdigit() and int(label) < _CLASSES):
                 lister.refuse(name, f"line {line} of {path.name}: label {label!r}, expected 0 to {_CLASSES - 1}")
             else:
-                found = pick(films.get(name, []), part)
+                found = pick(films.get(name, []), folder, part)
                 if isinstance(found, str):
                     lister.refuse(name, found)
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,13 +68,13 @@ class Lister:
             self.note(name, f"{count} {what} listed, the published set has {published}")
 
 
-def pick(paths: Sequence[Path], prefer: str = "") -> Path | str:
-    """The one file of a name, or why there is none: missing, or several of which none lies in a folder named `prefer`."""
+def pick(paths: Sequence[Path], root: Path, prefer: str = "") -> Path | str:
+    """The one file of a name, or why there is none: missing, or several of which none lies in a folder `prefer` of the root."""
     if len(paths) == 1:
         return paths[0]
     if not paths:
         return "no such media file below the root; fetch it or take it out of the list"
-    inside = [p for p in paths if prefer and prefer in p.parts]
+    inside = [p for p in paths if prefer and prefer in p.relative_to(root).parts]
     if len(inside) == 1:
         return inside[0]
     return f"{len(paths)} files of this name ({paths[0]}, {paths[1]}); leave one"
@@ -98,16 +99,70 @@ def _uncross(lister: Lister) -> None:
     lister.samples[:] = kept
 
 
+def _digest(path: Path) -> bytes | None:
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return None  # decoding will say so
+    return digest.digest()
+
+
+def _copies(samples: Sequence[Listed]) -> dict[Path, Path]:
+    """Film (sound, where there is none) -> the film that it is a byte for byte copy of. Later splits hold the originals."""
+    rank = {part: place for place, part in enumerate(reversed(PARTS))}
+    ordered = sorted(samples, key=lambda s: rank.get(s.part or "", len(PARTS)))
+    by_size: dict[int, list[Path]] = {}
+    for path in dict.fromkeys(s.source.main for s in ordered):
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    found = {}
+    for paths in by_size.values():
+        first: dict[bytes | None, Path] = {}
+        for path in paths if len(paths) > 1 else ():
+            digest = _digest(path)
+            if digest is not None and first.setdefault(digest, path) != path:
+                found[path] = first[digest]
+    return found
+
+
+def _without_copies(lister: Lister, strict: bool) -> None:
+    """Name copies of a film; under "strict" refuse one that could bring a film into two splits under another group's name."""
+    copies = _copies(lister.samples)
+    owners: dict[Path, set[tuple[str, str | None]]] = {}
+    for sample in lister.samples:
+        owners.setdefault(sample.source.main, set()).add((sample.group, sample.part))
+    kept = []
+    for sample in lister.samples:
+        original = copies.get(sample.source.main)
+        if original is None:
+            kept.append(sample)
+            continue
+        same_group = sample.group in {group for group, _ in owners[original]}
+        # Not so for train: val may yet be taken from it.
+        same_part = sample.part in PARTS[1:] and {part for _, part in owners[original]} == {sample.part}
+        if strict and not same_group and not same_part:
+            group, part = min(owners[original], key=str)
+            lister.refuse(sample.name, f"a copy of {original} ({group!r}{f', {part}' if part else ''}); leave one of them")
+        else:
+            lister.note(sample.name, f"a copy of {original}")
+            kept.append(sample)
+    lister.samples[:] = kept
+
+
 def build(
     name: str, task: Task, classes: tuple[str, ...], lister: Lister, root: Path, options: Options, val_share: float = 0.0
 ) -> DataSet:
     """Decode everything listed and make the data set.
 
     val_share: under "strict", this share of train's groups becomes val where the list has no val. Samples without a part are
-    split 70 / 10 / 20 by group. Raises `DataError` if nothing is left.
+    split 70 / 10 / 20 by group. Copies of a film under another name are found by their content. Raises `DataError` if nothing
+    is left.
     """
     if options.protocol == "strict":
         _uncross(lister)
+    _without_copies(lister, options.protocol == "strict")
     cache = ClipCache(root, options.cache, options.media)
     outcomes = cache.prepare([s.source for s in lister.samples], options.workers, options.progress)
     good: list[Listed] = []
