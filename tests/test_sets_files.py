@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,16 @@ def test_crema_d(crema: Path) -> None:
     notes = [str(n) for n in data.report.notes]
     assert "crema-d: 20 clips listed, the published set has 7442" in notes
     assert "HAP: this class has no sample in train" in notes
+
+
+def test_a_set_of_media_can_be_sent_to_another_process(crema: Path) -> None:
+    data = load("crema-d", crema, SMALL)
+    sent = pickle.loads(pickle.dumps(data))
+    assert sent.names == data.names
+    here, there = data[3].clip, sent[3].clip
+    assert here is not None
+    assert np.array_equal(here.frames, there.frames)
+    assert np.array_equal(here.audio, there.audio)
 
 
 def test_crema_d_names_every_fault(crema: Path, films: dict[str, bytes]) -> None:

@@ -151,6 +151,19 @@ def _without_copies(lister: Lister, strict: bool) -> None:
     lister.samples[:] = kept
 
 
+@dataclass(frozen=True, eq=False)
+class _Fetch:
+    """Reads one sample. A class and no closure, so that the data set can be sent to another process that reads for training."""
+
+    samples: tuple[Listed, ...]
+    cache: ClipCache
+
+    def __call__(self, index: int) -> Sample:
+        listed = self.samples[index]
+        clip = dataclasses.replace(self.cache.get(listed.source).clip, words=listed.words)
+        return Sample(listed.name, listed.group, listed.target, clip, text=listed.text)
+
+
 def build(
     name: str, task: Task, classes: tuple[str, ...], lister: Lister, root: Path, options: Options, val_share: float = 0.0
 ) -> DataSet:
@@ -183,11 +196,6 @@ def build(
                 lister.note(label, "this class has no sample in train")
     report = Report(name, len(samples) + len(lister.refused), len(samples), tuple(lister.refused), tuple(lister.notes))
 
-    def fetch(index: int) -> Sample:
-        listed = samples[index]
-        clip = dataclasses.replace(cache.get(listed.source).clip, words=listed.words)
-        return Sample(listed.name, listed.group, listed.target, clip, text=listed.text)
-
     targets: object
     if task is Task.SEGMENTS:
         targets = tuple(np.asarray(s.target, np.int64) for s in samples)
@@ -204,7 +212,7 @@ def build(
         splits=splits,
         modalities=frozenset({Modality.VISION, Modality.AUDIO, *([Modality.LANGUAGE] if has_words else [])}),
         report=report,
-        fetch=fetch,
+        fetch=_Fetch(samples, cache),
         protocol=options.protocol,
     )
 
