@@ -64,6 +64,11 @@ class MediaFile:
             raise SourceError(f"{self.path}: its {kind} has a codec that is not known here; convert the file first")
         return stream
 
+    def has(self, kind: Literal["video", "audio"]) -> bool:
+        """Whether the file holds such a stream, asked for or not."""
+        stream: Any = self._demuxer.container.streams.best(kind)
+        return stream is not None and stream.codec_context is not None
+
     @property
     def problem(self) -> str | None:
         """One line about what was wrong with the part read so far, or None."""

@@ -1,4 +1,4 @@
-"""A camera frame of any size -> the square luma image that the frame CNN reads."""
+"""A camera frame of any size -> the square image that a network reads: luma for the student, colour for the teacher."""
 
 from __future__ import annotations
 
@@ -43,3 +43,18 @@ def luma_square(image: ByteArray, size: int) -> FloatArray:
     out: FloatArray = np.asarray(matrix @ luma @ matrix.T, np.float32)
     out *= np.float32(1.0 / 255.0)
     return out[None]
+
+
+def rgb_square(image: ByteArray, size: int) -> ByteArray:
+    """Centre square of an RGB frame in colour, area-averaged.
+
+    image: uint8 `[H, W, 3]`. Returns uint8 `[size, size, 3]`, rounded to nearest.
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    crop = image[top : top + side, left : left + side].astype(np.float32)
+    matrix = _area_matrix(side, size)
+    rows = (matrix @ crop.reshape(side, side * 3)).reshape(size, side, 3)
+    out = np.matmul(matrix, rows)
+    return np.asarray(np.clip(np.rint(out), 0.0, 255.0), np.uint8)
