@@ -16,7 +16,8 @@ def tiny_config(names: tuple[str, ...] = tuple(CHANNELS), **changes: object) -> 
     modalities = tuple(
         (name, ModalityConfig("features", CHANNELS[name], width=8 + 4 * i, strides=(1, 2, 4))) for i, name in enumerate(names)
     )
-    values: dict[str, object] = {"outputs": ("yes", "no", "none"), "width": 16, "rank_shared": 6, "rank_private": 5, "hidden": 12}
+    values: dict[str, object] = {"outputs": ("yes", "no", "none"), "width": 16, "rank_shared": 6, "rank_private": 5}
+    values["hidden"] = 12
     return TeacherConfig(modalities=modalities, **(values | changes))  # type: ignore[arg-type]
 
 
@@ -34,11 +35,11 @@ def stir(teacher: Teacher) -> Teacher:
                 value.normal_(0.0, 0.7)
             if "level_score.2" in name or "context" in name:
                 value.mul_(4.0)
-        for name, value in teacher.named_buffers():
+        for name, statistic in teacher.named_buffers():
             if name.endswith("running_mean"):
-                value.normal_(0.0, 0.2)
+                statistic.normal_(0.0, 0.2)
             if name.endswith("running_var"):
-                value.uniform_(0.5, 1.5)
+                statistic.uniform_(0.5, 1.5)
     return teacher.eval()
 
 

@@ -75,7 +75,7 @@ def test_modalities_outside_their_range(values, message) -> None:  # type: ignor
     ("table", "message"),
     [
         ({}, r"\[modalities.NAME\]"),
-        ({"modalities": {"v": {"form": "features", "channels": 3, "colour": 1}}, "outputs": ["a", "b"]}, "modalities.v.*colour"),
+        ({"modalities": {"v": {"form": "features", "channels": 3, "colour": 1}}}, "modalities.v.*colour"),
         ({"modalities": {"v": {"form": "features", "channels": 3}}, "outputs": ["a", "b"], "depth": 4}, "depth: unknown key"),
         ({"modalities": {"v": {"form": "features", "channels": 3}}}, "outputs"),
         ({"modalities": {"v": {}}, "outputs": ["a", "b"]}, "modalities.v.*form"),

@@ -89,7 +89,7 @@ class InterCAD(nn.Module):
         return Aggregated(logits, omega, weight, eta, shared, private)
 
     def weigh_levels(self, shared: Tensor, there: Tensor) -> Tensor:
-        """omega: shared summaries `[N, L, M, r]`, there `[N, L, M]` -> `[N, L]`, summing to 1 over the levels that are there."""
+        """omega: shared summaries `[N, L, M, r]`, there `[N, L, M]` -> `[N, L]`, summing to 1 over what is there."""
         summary = shared.sum(dim=2) / there.sum(dim=2).clamp_min(1).unsqueeze(-1)  # [N, L, r]
         anchors = self.anchors.expand_as(summary)
         score = self.level_score(torch.cat([summary, anchors], dim=-1)).squeeze(-1)

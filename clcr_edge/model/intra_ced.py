@@ -61,7 +61,7 @@ class TokenShape(Protocol):
 class IntraCED(nn.Module):
     """Split, budget, exchange, pool; all levels and modalities at once.
 
-    tick_s: seconds per unit of age. gain, theta: where the evidence's scale and threshold start; the defaults fit d = 64, r = 24.
+    tick_s: seconds per unit of age. gain, theta: where the evidence's scale and threshold start; they fit d = 64, r = 24.
     """
 
     def __init__(

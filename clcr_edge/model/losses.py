@@ -45,7 +45,7 @@ def task_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.05) -> Tensor
 
 
 def regression_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """L_task of a regression: `mean |y - t|` over `[N, K]`, targets float `[N, K]` (the paper reports MAE; its loss is not said).
+    """L_task of a regression: `mean |y - t|` over `[N, K]`, targets float `[N, K]` (paper: reports MAE; its loss is not said).
 
     A target that is NaN is not known and does not count; with none known the loss is 0.
     """
@@ -58,8 +58,8 @@ def regression_loss(predicted: Tensor, target: Tensor) -> Tensor:
 def segment_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.05) -> Tensor:
     """L_task of per-segment localisation: cross-entropy over all segments of the batch that have a label.
 
-    logits float `[B * S, classes]`, background among the classes; labels int `[B, S]` or `[B * S]`, `IGNORED` where a sample has
-    no such segment. Every labelled segment weighs the same, so longer samples weigh more (this project). 0 if none has a label.
+    logits float `[B * S, classes]`, background among them; labels int `[B, S]` or `[B * S]`, `IGNORED` where a sample has no
+    such segment. Every labelled segment weighs the same, so longer samples weigh more (this project). 0 if none has a label.
     """
     flat = labels.reshape(-1)
     total = F.cross_entropy(logits, flat, ignore_index=IGNORED, label_smoothing=smoothing, reduction="sum")
@@ -126,7 +126,7 @@ def leakage_loss(out: Fused) -> Tensor:
 def mixing_loss(level_weights: Tensor) -> Tensor:
     """L_mix = mean over the batch of sum over l != l' of c_ll' omega_l omega_l', c = |l - l'| / (L - 1).
 
-    level_weights: omega, float `[N, L]`. Distant levels should not fire together; the paper says "incompatible pairs", c is ours.
+    level_weights: omega, float `[N, L]`. The paper says "incompatible level pairs"; that distant ones are those is ours.
     """
     levels = level_weights.shape[1]
     index = torch.arange(levels, device=level_weights.device)

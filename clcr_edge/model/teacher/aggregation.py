@@ -11,7 +11,7 @@ from clcr_edge.model.teacher.config import TeacherConfig
 
 
 class PlainAggregation(InterCAD):
-    """`no-intercad`: InterCAD's sums and head, but all levels and modalities that are there weigh the same, and gates are open."""
+    """`no-intercad`: InterCAD's sums and head, but all that is there weighs the same, and gates are open."""
 
     def __init__(self, config: HeadShape, classes: int, modalities: int) -> None:
         super().__init__(config, classes, modalities)

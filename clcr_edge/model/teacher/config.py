@@ -1,4 +1,4 @@
-"""The teacher's configuration: which modalities, in what form, how wide, for what task, which variant. Importing it loads no torch.
+"""The teacher's configuration: which modalities, in what form, how wide, what task, which variant. Loads no torch.
 
 A TOML file of it (see `teacher_to_table`) has one table per modality, in the order of the network:
 
@@ -37,7 +37,7 @@ class ModalityConfig:
     form: what it reads (`clcr_edge.model.teacher.inputs` has the shapes):
         features    vectors that others made, `channels` wide
         frames      images of `channels` channels, through a small CNN
-        fbank       filter-bank frames of `channels` mel bands (`clcr_edge.features.fbank`, as the student's), through a small CNN
+        fbank       filter-bank frames of `channels` mel bands (`clcr_edge.features.fbank`), through a small CNN
         ngrams      words as hashed character n-grams, `channels` buckets
         text        token numbers of the pretrained transformer `pretrained` (a folder or a hub name); its layers are the levels
     width: of the encoder. strides: input positions per token at the shallow, mid and deep level (not for text). causal: whether
@@ -159,18 +159,20 @@ def teacher_from_table(table: dict[str, Any]) -> TeacherConfig:
     modalities = table.get("modalities")
     if not isinstance(modalities, dict) or not modalities:
         raise ConfigError(f"TeacherConfig.modalities = {modalities!r}: give one table [modalities.NAME] for each modality")
-    made = []
-    for name, values in modalities.items():
-        try:
-            made.append((name, from_table(ModalityConfig, values)))
-        except ConfigError as e:
-            raise ConfigError(f"modalities.{name}: {e}") from None
+    made = tuple((name, _modality(name, values)) for name, values in modalities.items())
     known = {f.name for f in dataclasses.fields(TeacherConfig)}
     unknown = sorted(set(table) - known)
     if unknown:
         raise ConfigError(f"TeacherConfig.{unknown[0]}: unknown key; known are {', '.join(sorted(known))}")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "modalities"}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "modalities"}
     try:
-        return TeacherConfig(modalities=tuple(made), **values)
+        return TeacherConfig(modalities=made, **values)
     except TypeError as e:
         raise ConfigError(f"TeacherConfig: {e}") from None
+
+
+def _modality(name: str, values: Any) -> ModalityConfig:
+    try:
+        return from_table(ModalityConfig, values)
+    except ConfigError as e:
+        raise ConfigError(f"modalities.{name}: {e}") from None

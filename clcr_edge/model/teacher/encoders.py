@@ -79,7 +79,7 @@ class SoundFront(nn.Module):
 
 
 class NgramFront(nn.Module):
-    """Words as hashed character n-grams: int `[B, T, G]`, 0 is padding -> float `[B, T, width]`, from the mean of their vectors."""
+    """Words as hashed character n-grams: int `[B, T, G]`, 0 is padding -> float `[B, T, width]`, by their mean."""
 
     def __init__(self, config: ModalityConfig) -> None:
         super().__init__()

@@ -72,9 +72,9 @@ def even_spans(counts: Tensor) -> Tensor:
 
 
 def overlap(times: Tensor, spans: Tensor) -> Tensor:
-    """How much of each span a token covers: times `[B, W, 2]`, spans `[B, S, 2]` -> float `[B, W, S]`, 0 where they do not meet.
+    """How much of each span a token covers: times `[B, W, 2]`, spans `[B, S, 2]` -> float `[B, W, S]`.
 
-    A coarse token counts in every span that it covers, a fine one in its own: every level speaks to every segment.
+    A coarse token counts in every span that it covers, a fine one in its own: all levels speak to all segments.
     """
     begin = torch.maximum(times[:, :, None, 0], spans[:, None, :, 0])
     end = torch.minimum(_lasting(times)[:, :, None], spans[:, None, :, 1])

@@ -30,7 +30,7 @@ def _load(kind: str, pretrained: str) -> Any:
         return getattr(_transformers(), kind).from_pretrained(pretrained)
     except (OSError, ValueError) as e:
         why = str(e).strip().splitlines()[0]
-        raise MissingPartError(f"pretrained = {pretrained!r}: no transformer there, as a folder or on the hub ({why})") from None
+        raise MissingPartError(f"pretrained = {pretrained!r}: no transformer in that folder or hub name ({why})") from None
 
 
 class Tokeniser:

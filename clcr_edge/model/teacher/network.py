@@ -9,7 +9,7 @@ modalities, encoders that may look ahead or be pretrained, tokens of a whole sam
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -30,9 +30,9 @@ _WAVES = 8  # half waves per sample in P: finer places than a sixteenth are the 
 
 
 class TeacherOutput(NamedTuple):
-    """First dimension of the first two: rows, `B * S` (S = 1 without spans), sample by sample. asked: bool `[B, S]`, spans that exist.
+    """aggregated, exchanged: rows `B * S`, sample by sample (S = 1 without spans). asked: bool `[B, S]`, which spans exist.
 
-    What distillation reads: `aggregated.logits`, `.shared`, `.private` (per level), `.level_weights`; `exchanged.participation`.
+    What distillation reads: `aggregated.logits`, `shared`, `private` (per level), `level_weights`; `exchanged.participation`.
     Rows not asked about are all zero but for the logits, which mean nothing there.
     """
 
@@ -64,7 +64,7 @@ class LevelMap(nn.Module):
 
 
 class Level(NamedTuple):
-    """All modalities at one level, padded to one width. h: float `[B, M, W, d]`; valid: bool `[B, M, W]`; times `[B, M, W, 2]`."""
+    """All modalities at one level, padded alike. h: float `[B, M, W, d]`; valid: bool `[B, M, W]`; times `[B, M, W, 2]`."""
 
     h: Tensor
     valid: Tensor
@@ -103,7 +103,7 @@ class Teacher(nn.Module):
         return encoder
 
     def encode(self, inputs: Mapping[str, Sequence]) -> list[list[LevelTokens]]:
-        """`[modality][level]` tokens of every modality, in the configuration's order; a modality not in inputs is all masked."""
+        """`[modality][level]` tokens of every modality, in the configuration's order; one that is not in inputs is masked."""
         unknown = sorted(set(inputs) - set(self.config.names))
         if unknown or not inputs:
             raise DataError(f"inputs {sorted(inputs)}: this teacher reads {', '.join(self.config.names)}")
@@ -118,7 +118,7 @@ class Teacher(nn.Module):
         return made
 
     def arrange(self, levels: list[list[LevelTokens]]) -> list[list[LevelTokens]]:
-        """`[modality][level]`: what each modality brings to each level of the exchange. The variants of the hierarchy act here."""
+        """`[modality][level]`: what each modality brings to each level of the exchange: where the hierarchy's variants act."""
         if self.switches.levels is Levels.DEEP:
             return [[own[-1]] * LEVELS for own in levels]
         if self.switches.levels is Levels.SHUFFLED:
@@ -151,7 +151,7 @@ class Teacher(nn.Module):
         return ced
 
     def exchange(self, tokens: Tokens, found: Level, level: int) -> tuple[Tensor, Tensor]:
-        """IntraCED before pooling: the shared streams `[B, M, W, r]` and alpha `[B, M, W]`. The variants of the exchange act here."""
+        """IntraCED before pooling: shared streams `[B, M, W, r]`, alpha `[B, M, W]`: where the exchange's variants act."""
         ced, valid = self._ced(level), found.valid.unsqueeze(1)
         if self.switches.exchange is Exchange.NONE:
             return tokens.shared.squeeze(1), torch.zeros_like(tokens.evidence.squeeze(1))
@@ -163,7 +163,7 @@ class Teacher(nn.Module):
         return ced.exchange(tokens, valid, age, alpha).squeeze(1), alpha.squeeze(1)
 
     def forward(self, inputs: Mapping[str, Sequence], spans: Tensor | None = None) -> TeacherOutput:
-        """inputs: sequences by modality name; spans: float `[B, S, 2]`, shares of each sample, begin < end where one is asked for.
+        """inputs: sequences by modality name; spans: float `[B, S, 2]`, shares of a sample, begin < end where one is asked for.
 
         Without spans the whole sample is one. The exchange always reads the whole sample; spans say what is pooled.
         Raises `DataError` naming the modality whose shape or content is wrong, `UsageError` where segments have no spans.
@@ -179,23 +179,36 @@ class Teacher(nn.Module):
         theres = []
         for level in range(LEVELS):
             found = self.level(arranged, level)
-            weight = _weights(found, spans)
-            theres.append((weight > 0).any(dim=2))
-            if late:
-                parts.append((_pool(found.h, weight),))
-                continue
-            tokens = self.tokens(found, level)
-            stream, alpha = self.exchange(tokens, found, level)
-            pooled = (stream, tokens.private.squeeze(1), alpha.unsqueeze(-1))
-            parts.append(tuple(_pool(x, weight) for x in pooled))
-        # [B, M, S, ...] per level -> [B * S, L, M, ...]
-        columns = [torch.stack(column, dim=2).movedim(3, 1).flatten(0, 1).transpose(1, 2) for column in zip(*parts, strict=True)]
-        there = torch.stack(theres, dim=2).movedim(3, 1).flatten(0, 1).transpose(1, 2)
+            found = found._replace(h=found.h.float())
+            with _full_precision(found.h):
+                weight = _weights(found, spans)
+                theres.append((weight > 0).any(dim=2))
+                if late:
+                    parts.append((_pool(found.h, weight),))
+                    continue
+                tokens = self.tokens(found, level)
+                stream, alpha = self.exchange(tokens, found, level)
+                pooled = (stream, tokens.private.squeeze(1), alpha.unsqueeze(-1))
+                parts.append(tuple(_pool(x, weight) for x in pooled))
+        columns = [_rows(column) for column in zip(*parts, strict=True)]
+        there = _rows(theres)
         asked = spans[..., 1] > spans[..., 0] if spans is not None else there.new_ones(batch, 1)
-        if late:
-            return TeacherOutput(*self.late(columns[0], there), asked)
-        exchanged = Exchanged(columns[0], columns[1], columns[2].squeeze(-1), there)
-        return TeacherOutput(self.inter_cad(exchanged), exchanged, asked)
+        with _full_precision(columns[0]):
+            if late:
+                aggregated, exchanged = self.late(columns[0], there)
+                return TeacherOutput(aggregated, exchanged, asked)
+            exchanged = Exchanged(columns[0], columns[1], columns[2].squeeze(-1), there)
+            return TeacherOutput(self.inter_cad(exchanged), exchanged, asked)
+
+
+def _rows(levels: Iterable[Tensor]) -> Tensor:
+    """Per level `[B, M, S, ...]` -> `[B * S, L, M, ...]`."""
+    return torch.stack(tuple(levels), dim=2).movedim(3, 1).flatten(0, 1).transpose(1, 2)
+
+
+def _full_precision(like: Tensor) -> torch.autocast:
+    """Mixed precision is for the encoders: in bfloat16 most tokens have the same evidence, and the budget picks at random."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def _weights(found: Level, spans: Tensor | None) -> Tensor:
@@ -203,7 +216,8 @@ def _weights(found: Level, spans: Tensor | None) -> Tensor:
     if spans is None:
         return found.valid.unsqueeze(-1).to(found.h.dtype)
     share = overlap(found.times.flatten(1, 2), spans.to(found.times.dtype))  # [B, M * W, S]
-    return torch.where(found.valid.unsqueeze(-1), share.unflatten(1, found.valid.shape[1:]), 0.0).to(found.h.dtype)
+    share = share.reshape(*found.valid.shape, spans.shape[1])
+    return torch.where(found.valid.unsqueeze(-1), share, 0.0).to(found.h.dtype)
 
 
 def _pool(x: Tensor, weight: Tensor) -> Tensor:

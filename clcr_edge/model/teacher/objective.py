@@ -27,7 +27,12 @@ class TeacherLosses(NamedTuple):
 def teacher_losses(out: TeacherOutput, labels: Tensor, config: TeacherConfig) -> TeacherLosses:
     """labels, by task: classification int `[B]`; regression float `[B, K]`, NaN where unknown; segments int `[B, S]`, `IGNORED`
     where there is none. Spans that nobody asked about count nowhere. In a variant without regularisers intra and inter are
-    measured, for the record, and have no part in the total."""
+    measured, for the record, and have no part in the total. Always in float32, under autocast too."""
+    with torch.autocast(out.asked.device.type, enabled=False):
+        return _losses(out, labels, config)
+
+
+def _losses(out: TeacherOutput, labels: Tensor, config: TeacherConfig) -> TeacherLosses:
     asked = out.asked.flatten()
     if not bool(asked.any()):
         raise DataError("no sample of this batch has a span to predict: leave such samples out")

@@ -1,4 +1,4 @@
-"""The student's ticks as a teacher's input, so that both see the same streams and distillation can compare them tick by tick."""
+"""The student's ticks as a teacher's input: both see the same streams, and distillation can compare them tick by tick."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clcr_edge.packets import Modality
 def stream_inputs(batch: TickBatch) -> dict[str, Sequence]:
     """B recordings of T ticks -> sequences named by `Modality.key`: language "ngrams", vision "frames" (one channel), audio
     "fbank". A word stands in the tick in which it ended, not in the one in which it arrived: the teacher need not wait for the
-    recogniser. Words that have not arrived by the end are not there. Confidence is left out: it is the recogniser's, not the word's.
+    recogniser. Words that have not arrived by the end are not there. The recogniser's confidence is left out.
     """
     ticks = batch.vision.shape[1]
     arrived = batch.word_tick < ticks

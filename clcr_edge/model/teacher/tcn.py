@@ -1,4 +1,4 @@
-"""Three-stage TCN over a padded sequence with holes (paper: section "hierarchy"; normalisation, strides and masks: this project).
+"""Three-stage TCN over a padded sequence with holes (paper: section "hierarchy"; norms, strides, masks: this project).
 
     [B, T, d] --stage 1--> shallow [B, T/s1, d] --stage 2--> mid --stage 3--> deep       the receptive field grows on the way
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class LevelTokens(NamedTuple):
-    """One modality at one level. values: float `[B, W, d]`; mask: bool `[B, W]`; times: float `[B, W, 2]`, shares of the sample."""
+    """One modality at one level. values: float `[B, W, d]`; mask: bool `[B, W]`; times: float `[B, W, 2]`, shares."""
 
     values: Tensor
     mask: Tensor
