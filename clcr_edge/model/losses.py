@@ -102,25 +102,25 @@ def intra_loss(out: Fused) -> Tensor:
 
 def redundancy_loss(out: Fused) -> Tensor:
     """L_pr, private redundancy across levels: mean over l < l' and m of xcorr(p_l^m, p_l'^m)."""
-    private, there = out.aggregated.private, out.exchanged.there
-    terms = []
-    for low, high in combinations(range(there.shape[1]), 2):
-        for m in range(there.shape[2]):
-            rows = there[:, low, m] & there[:, high, m]
-            terms.append(cross_correlation(private[:, low, m], private[:, high, m], rows))
-    return torch.stack(terms).mean()
+    return _across_levels(out)[0]
 
 
 def leakage_loss(out: Fused) -> Tensor:
     """L_sp, shared-private leakage across levels: mean over l < l' and m of xcorr(s_l^m, p_l'^m) and xcorr(p_l^m, s_l'^m)."""
+    return _across_levels(out)[1]
+
+
+def _across_levels(out: Fused) -> tuple[Tensor, Tensor]:
+    """L_pr and L_sp in one walk. Its order is the order in which gradients add up, to the last bit: a run can be repeated."""
     shared, private, there = out.aggregated.shared, out.aggregated.private, out.exchanged.there
-    terms = []
+    redundancy, leakage = [], []
     for low, high in combinations(range(there.shape[1]), 2):
         for m in range(there.shape[2]):
             rows = there[:, low, m] & there[:, high, m]
-            terms.append(cross_correlation(shared[:, low, m], private[:, high, m], rows))
-            terms.append(cross_correlation(private[:, low, m], shared[:, high, m], rows))
-    return torch.stack(terms).mean()
+            redundancy.append(cross_correlation(private[:, low, m], private[:, high, m], rows))
+            leakage.append(cross_correlation(shared[:, low, m], private[:, high, m], rows))
+            leakage.append(cross_correlation(private[:, low, m], shared[:, high, m], rows))
+    return torch.stack(redundancy).mean(), torch.stack(leakage).mean()
 
 
 def mixing_loss(level_weights: Tensor) -> Tensor:
@@ -136,7 +136,8 @@ def mixing_loss(level_weights: Tensor) -> Tensor:
 
 def inter_loss(out: Fused) -> Tensor:
     """L_Inter = L_pr + L_sp + L_mix."""
-    return redundancy_loss(out) + leakage_loss(out) + mixing_loss(out.aggregated.level_weights)
+    redundancy, leakage = _across_levels(out)
+    return redundancy + leakage + mixing_loss(out.aggregated.level_weights)
 
 
 def student_losses(out: Fused, labels: Tensor) -> Losses:
