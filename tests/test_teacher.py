@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from teachers import CHANNELS, stir, tiny_config, tiny_inputs, tiny_teacher, without  # noqa: E402
 
 from clcr_edge.errors import DataError, UsageError  # noqa: E402
+from clcr_edge.model.losses import IGNORED, task_loss  # noqa: E402
 from clcr_edge.model.teacher.config import ModalityConfig, TeacherConfig  # noqa: E402
 from clcr_edge.model.teacher.inputs import Sequence, even_spans, overlap  # noqa: E402
 from clcr_edge.model.teacher.network import Teacher  # noqa: E402
@@ -233,11 +234,13 @@ class TestSpans:
         assert (overlap(word, spans[:1]) > 0).tolist() == [[[False, True]]]
 
     def test_neighbours_that_touch_do_not_overlap(self) -> None:
-        """28 does not divide 1 evenly in float32: rounding must not put a token into the next segment."""
+        """Times added up from durations are off in the last digit: that must not put a token into the next segment."""
         for count in (3, 7, 10, 28, 63):
-            sequence = Sequence.of(torch.zeros(1, count, 1))
-            share = overlap(sequence.times, even_spans(torch.tensor([count])))[0]
-            assert torch.equal(share > 0, torch.eye(count, dtype=torch.bool))
+            for each in (1, 3, 25):
+                edges = torch.cat([torch.zeros(1), torch.full((count * each,), 1.0 / (count * each)).cumsum(0)])
+                times = torch.stack([edges[:-1], edges[1:]], dim=-1).unsqueeze(0)
+                share = overlap(times, even_spans(torch.tensor([count])))[0]
+                assert torch.equal(share > 0, torch.eye(count, dtype=torch.bool).repeat_interleave(each, 0)), (count, each)
 
     @torch.no_grad()
     def test_one_span_over_all_is_the_whole_sample(self) -> None:
@@ -274,6 +277,32 @@ class TestSpans:
             found = teacher.level(arranged, level)
             private = teacher.tokens(found, level).private[0, 0]  # [M, W, p]
             torch.testing.assert_close(out.exchanged.private[:, level], private.transpose(0, 1), atol=1e-5, rtol=1e-4)
+
+    @torch.no_grad()
+    def test_a_token_counts_by_how_much_of_the_span_it_covers(self) -> None:
+        """Three tokens, two halves: the middle one stands in both, for half as much as a whole one."""
+        config = tiny_config(task="segments")
+        flat = tuple((n, ModalityConfig("features", m.channels, 8, (1, 1, 1))) for n, m in config.modalities)
+        torch.manual_seed(0)
+        teacher = stir(Teacher(TeacherConfig(flat, ("a", "b"), "segments", 16, 6, 5, 12)))
+        inputs = {name: Sequence.of(torch.randn(1, 3, c)) for name, c in CHANNELS.items()}
+        out = teacher(inputs, even_spans(torch.tensor([2])))
+        found = teacher.level(teacher.arrange(teacher.encode(inputs)), 0)
+        first, middle, last = teacher.tokens(found, 0).private[0, 0].unbind(dim=1)
+        torch.testing.assert_close(out.exchanged.private[0, 0], (2 * first + middle) / 3, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(out.exchanged.private[1, 0], (middle + 2 * last) / 3, atol=1e-5, rtol=1e-4)
+
+    @torch.no_grad()
+    def test_each_segments_loss_is_with_its_own_label(self) -> None:
+        config = tiny_config(task="segments", lambda_intra=0.0, lambda_inter=0.0)
+        out = tiny_teacher(task="segments")(tiny_inputs(3), even_spans(torch.tensor([1, 3, 2])))
+        labels = torch.tensor([[2, IGNORED, IGNORED], [0, 1, 2], [1, IGNORED, 0]])
+        labels[2, 2] = 0  # a label for a span that the sample has not: nobody asked
+        rows, wanted = [0, 3, 4, 5, 6], [2, 0, 1, 2, 1]
+        by_hand = task_loss(out.aggregated.logits[rows], torch.tensor(wanted))
+        assert teacher_losses(out, labels, config).total.item() == pytest.approx(by_hand.item(), rel=1e-5)
+        with pytest.raises(DataError, match="no sample of this batch"):
+            teacher_losses(out._replace(asked=out.asked & False), labels, config)
 
 
 class TestTcn:
