@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'clcr-edge[train]'")
 
-from clcr_edge.model.simplex import project, threshold  # noqa: E402
+from clcr_edge.model.simplex import project, threshold, threshold_by_sorting  # noqa: E402
 
 
 def by_sorting(a: np.ndarray, budget: float) -> np.ndarray:  # type: ignore[type-arg]
@@ -56,3 +56,17 @@ def test_gradient_matches_finite_differences() -> None:
     a = (torch.randn(5, 9, dtype=torch.float64) * 2 + 1).requires_grad_()
     budget = torch.tensor([0.7, 2.0, 3.3, 5.0, 8.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(project, (a, budget), eps=1e-6, atol=1e-5)
+
+
+def test_the_way_for_long_sequences_is_the_same_projection() -> None:
+    torch.manual_seed(0)
+    for width in (1, 5, 64):
+        a = torch.randn(200, width, dtype=torch.float64) * 2 + 1
+        a[:, width // 2 :] = 0.0  # tokens that are not there; ties
+        budget = torch.rand(200, dtype=torch.float64) * width
+        budget[0] = 0.0
+        torch.testing.assert_close(threshold_by_sorting(a, budget), threshold(a, budget), atol=1e-10, rtol=0)
+    rng = np.random.default_rng(2)
+    a_long, limit = rng.normal(1, 1, 300), 120.0  # beyond the table: `project` itself takes this way
+    got = project(torch.from_numpy(a_long), torch.tensor(limit, dtype=torch.float64)).numpy()
+    np.testing.assert_allclose(got, by_sorting(a_long, limit), atol=1e-12)

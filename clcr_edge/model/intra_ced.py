@@ -1,7 +1,7 @@
 """IntraCED, the intra-level co-exchange domain (arXiv 2602.19605, section "IntraCED").
 
 At each level every token is split into shared and private coordinates; evidence decides which tokens may take part; those
-query the shared tokens of the other two modalities. Here all levels and modalities run as one batch:
+query the shared tokens of the other modalities. Here all levels and modalities run as one batch:
 
     tokens H [N, L, M, W, d]  --bases-->  shared [.., r], private [.., p]
     evidence ||shared||  --budget-->  alpha [.., W]
@@ -14,17 +14,16 @@ have nothing; the budget is a share of the *valid* tokens; time enters as a bias
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clcr_edge.config import ModelConfig
 from clcr_edge.model.bases import JointBases
 from clcr_edge.model.simplex import project
 
-LEVELS, MODALITIES = 3, 3
+LEVELS, MODALITIES = 3, 3  # the student's; a teacher may have any number of modalities
 MASKED = -3.0e4  # a score no real one reaches, inside fp16's range; exp() of it is exactly 0
 
 
@@ -48,26 +47,48 @@ class Exchanged(NamedTuple):
     there: Tensor
 
 
-class IntraCED(nn.Module):
-    """Split, budget, exchange, pool; all levels and modalities at once."""
+class TokenShape(Protocol):
+    """What IntraCED must know of a configuration: the common width d and the two ranks."""
 
-    def __init__(self, config: ModelConfig, tick_s: float) -> None:
+    @property
+    def width(self) -> int: ...
+    @property
+    def rank_shared(self) -> int: ...
+    @property
+    def rank_private(self) -> int: ...
+
+
+class IntraCED(nn.Module):
+    """Split, budget, exchange, pool; all levels and modalities at once.
+
+    tick_s: seconds per unit of age. gain, theta: where the evidence's scale and threshold start; they fit d = 64, r = 24.
+    """
+
+    def __init__(
+        self,
+        config: TokenShape,
+        tick_s: float,
+        levels: int = LEVELS,
+        modalities: int = MODALITIES,
+        gain: float = 1.8,
+        theta: float = 7.0,
+    ) -> None:
         super().__init__()
         d, r, p = config.width, config.rank_shared, config.rank_private
         self.tick_s = tick_s
-        self.bases = JointBases(LEVELS, MODALITIES, d, r, p)
+        self.bases = JointBases(levels, modalities, d, r, p)
         # Inside the shared subspace only: [L, M, r, r].
         self.query, self.key, self.value = (
-            nn.Parameter(torch.randn(LEVELS, MODALITIES, r, r) / math.sqrt(r)) for _ in range(3)
+            nn.Parameter(torch.randn(levels, modalities, r, r) / math.sqrt(r)) for _ in range(3)
         )
         # a~ = g * evidence - theta. Evidence is concentrated at the start (spread 0.56), so g begins near 1 / spread.
-        self.gain = nn.Parameter(torch.full((LEVELS, MODALITIES), _inverse_softplus(1.8)))
-        self.theta = nn.Parameter(torch.full((LEVELS, 1), 7.0))
+        self.gain = nn.Parameter(torch.full((levels, modalities), _inverse_softplus(gain)))
+        self.theta = nn.Parameter(torch.full((levels, 1), theta))
         # rho = sigmoid(b), started at the paper's best participation rate.
-        self.budget = nn.Parameter(torch.full((LEVELS, MODALITIES), math.log(0.68 / 0.32)))
+        self.budget = nn.Parameter(torch.full((levels, modalities), math.log(0.68 / 0.32)))
         # Score bias -slope * |age_q - age_k - lag|, ages in seconds; [L, query's modality, key's modality].
-        self.slope = nn.Parameter(torch.full((LEVELS, MODALITIES, MODALITIES), _inverse_softplus(0.5)))
-        self.lag = nn.Parameter(torch.zeros(LEVELS, MODALITIES, MODALITIES))
+        self.slope = nn.Parameter(torch.full((levels, modalities, modalities), _inverse_softplus(0.5)))
+        self.lag = nn.Parameter(torch.zeros(levels, modalities, modalities))
 
     def split(self, h: Tensor, level: int, modality: int, bases: tuple[Tensor, Tensor]) -> Tokens:
         """Normalised level tokens `[..., d]` -> everything the exchange needs of them. bases: of `self.bases()`."""
@@ -90,25 +111,29 @@ class IntraCED(nn.Module):
 
     def score_bias(self, age_s: Tensor) -> Tensor:
         """Time's part of the scores: ages `[N, L, M, W]` in seconds -> `[N, L, M*W, M*W]`."""
-        n, _, m, w = age_s.shape
-        flat = age_s.reshape(n, LEVELS, m * w)
+        n, levels, m, w = age_s.shape
+        flat = age_s.reshape(n, levels, m * w)
         delta = flat.unsqueeze(-1) - flat.unsqueeze(-2)
         slope = F.softplus(self.slope).repeat_interleave(w, 1).repeat_interleave(w, 2)
         lag = self.lag.repeat_interleave(w, 1).repeat_interleave(w, 2)
         return -slope * (delta - lag).abs()
 
-    def forward(self, tokens: Tokens, valid: Tensor, age_ticks: Tensor) -> Exchanged:
-        """tokens: fields `[N, L, M, W, ...]`; valid: bool `[N, L, M, W]`; age_ticks: float, same shape, ticks before now."""
+    def exchange(self, tokens: Tokens, valid: Tensor, age_ticks: Tensor, alpha: Tensor) -> Tensor:
+        """shared + alpha * Attn(Q^m, K^-m, V^-m): the tokens of `forward`, alpha `[N, L, M, W]` -> `[N, L, M, W, r]`."""
         n, levels, m, w = valid.shape
         r = tokens.query.shape[-1]
-        alpha = self.alpha(tokens.evidence, valid)
         query, key, value = (x.reshape(n, levels, m * w, r) for x in tokens[:3])
         scores = query @ key.mT / math.sqrt(r) + self.score_bias(age_ticks * self.tick_s)
         own = torch.arange(m, device=valid.device).repeat_interleave(w)
         allowed = (own.unsqueeze(1) != own.unsqueeze(0)) & valid.reshape(n, levels, 1, m * w)
         weights = torch.softmax(scores.masked_fill(~allowed, MASKED), dim=-1) * allowed  # an empty pool gives zero
-        exchange = (weights @ value).reshape(n, levels, m, w, r)
-        stream = tokens.shared + alpha.unsqueeze(-1) * exchange
+        taken = (weights @ value).reshape(n, levels, m, w, r)
+        return tokens.shared + alpha.unsqueeze(-1) * taken
+
+    def forward(self, tokens: Tokens, valid: Tensor, age_ticks: Tensor) -> Exchanged:
+        """tokens: fields `[N, L, M, W, ...]`; valid: bool `[N, L, M, W]`; age_ticks: float, same shape, ticks before now."""
+        alpha = self.alpha(tokens.evidence, valid)
+        stream = self.exchange(tokens, valid, age_ticks, alpha)
         count = valid.sum(dim=-1).clamp_min(1)
 
         def pool(x: Tensor) -> Tensor:
