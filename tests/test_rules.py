@@ -96,7 +96,7 @@ def integer_codes() -> Any:
 def pair(kind: str, shape: list[int], out: str = "y", **attributes: Any) -> Any:
     """x -> Q -> DQ -> one node."""
     nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"), node(kind, "d", out, **attributes)]
-    arrays = {"s": np.array(0.1, np.float32), "z": np.array(0, np.int8)}
+    arrays: Arrays = {"s": np.array(0.1, np.float32), "z": np.array(0, np.int8)}
     return model(nodes, {"x": (F, shape)}, {out: (F, shape)}, arrays)
 
 
