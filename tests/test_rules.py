@@ -228,6 +228,8 @@ CASES: list[tuple[str, Builder, bool]] = [
     ("dequantise-placement", lambda: pair("Sigmoid", [4]), True),
     ("state-quantised", lambda: state("Identity"), True),
     ("state-quantised", lambda: state("Transpose", perm=[0]), True),
+    ("malformed-node", lambda: model([node("MatMul", "x", "y")], {"x": (F, [4])}, {"y": (F, [4])}), False),
+    ("malformed-node", lambda: one("Einsum", arrays={"w": np.ones((4, 4), np.float32)}, equation="i,ij-.j"), False),
     ("invalid-onnx", lambda: model([node("Abs", "nowhere", "y")], {"x": (F, [4])}, {"y": (F, [4])}), False),
 ]
 
@@ -319,6 +321,23 @@ def test_the_model_is_not_changed() -> None:
     before = made.SerializeToString()
     findings(made)
     assert made.SerializeToString() == before
+
+
+def test_damaged_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
+    """Whatever parses is judged; whatever does not is one line."""
+    whole, path, rng = conv().SerializeToString(), tmp_path / "x.onnx", np.random.default_rng(0)
+    judged = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for at in rng.integers(len(whole), size=rng.integers(1, 4)):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            findings(load(path))
+            judged += 1
+        except BundleError:
+            pass
+    assert judged > 30, "most damage must reach the rules, or this tests the parser alone"
 
 
 class TestCommand:

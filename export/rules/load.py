@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -23,6 +24,19 @@ def load(path: Path) -> onnx.ModelProto:
     except (OSError, ValueError, onnx.checker.ValidationError) as e:
         first = next(iter(str(e).splitlines()), type(e).__name__)[:200]
         raise BundleError(f"{path}: not readable as ONNX ({first}); export or copy it again") from None
+    if any(isinstance(name, bytes) for name in _names(model)):  # protobuf gives bytes for text that is none
+        raise BundleError(f"{path}: not readable as ONNX (a name in it is no text); export or copy it again")
     if not model.graph.output or not model.opset_import:
         raise BundleError(f"{path}: not an ONNX model (no graph in it); export or copy it again")
     return model
+
+
+def _names(model: onnx.ModelProto) -> Iterator[str]:
+    graph = model.graph
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
+    for held in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        yield held.name
+    yield from (o.domain for o in model.opset_import)
+    values = (*graph.input, *graph.output, *graph.value_info)
+    yield from (d.dim_param for v in values for d in v.type.tensor_type.shape.dim)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from onnx import TensorProto
 
 from clcr_edge.export.rules.finding import Hit, rule
-from clcr_edge.export.rules.view import MOVEMENT, GraphView, attribute, type_name
+from clcr_edge.export.rules.view import MOVEMENT, GraphView, attribute, equation, type_name
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _NUMBERS = _FLOATS | {TensorProto.INT32, TensorProto.INT64}
@@ -109,9 +109,10 @@ def operator_type(view: GraphView) -> Iterator[Hit]:
 def topk(view: GraphView) -> Iterator[Hit]:
     """The header allows 3840, operators.md wants less: the stricter one holds."""
     for node in view.of_type("TopK"):
-        k = view.constant(node.input[1])
-        if k is not None and int(k.reshape(-1)[0]) >= _MOST_TOP:
-            yield Hit(node, f"TopK with k = {int(k.reshape(-1)[0])}; TensorRT takes less than {_MOST_TOP}")
+        given = view.constant(node.input[1]) if len(node.input) > 1 else None  # an attribute before opset 10
+        k = attribute(node, "k", 0) if given is None or not given.size else int(given.reshape(-1)[0])
+        if k >= _MOST_TOP:
+            yield Hit(node, f"TopK with k = {k}; TensorRT takes less than {_MOST_TOP}")
         if not attribute(node, "sorted", 1):
             yield Hit(node, "TopK with sorted = 0, which TensorRT refuses")
 
@@ -130,18 +131,18 @@ def scatter(view: GraphView) -> Iterator[Hit]:
 def einsum(view: GraphView) -> Iterator[Hit]:
     """No ellipsis, diagonal or broadcast before TensorRT 10.12."""
     for node in view.of_type("Einsum"):
-        equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "").replace(" ", "")
-        terms = equation.split("->")[0].split(",")
+        text = equation(node)
+        terms = text.split("->")[0].split(",")
         sizes: dict[str, set[int | str]] = {}
         for term, name in zip(terms, node.input, strict=False):
             for letter, size in zip(term, view.shape(name) or [], strict=False):
                 sizes.setdefault(letter, set()).add(size)
-        if "..." in equation:
-            yield Hit(node, f"Einsum {equation!r} has an ellipsis, which TensorRT before 10.12 refuses")
+        if "..." in text:
+            yield Hit(node, f"Einsum {text!r} has an ellipsis, which TensorRT before 10.12 refuses")
         elif any(len(set(term)) < len(term) for term in terms):
-            yield Hit(node, f"Einsum {equation!r} takes a diagonal, which TensorRT before 10.12 refuses")
+            yield Hit(node, f"Einsum {text!r} takes a diagonal, which TensorRT before 10.12 refuses")
         elif any(len(found) > 1 for found in sizes.values()):
-            yield Hit(node, f"Einsum {equation!r} broadcasts, which TensorRT before 10.12 refuses")
+            yield Hit(node, f"Einsum {text!r} broadcasts, which TensorRT before 10.12 refuses")
 
 
 @rule("extra-outputs", "compute what is read there with operators of its own")

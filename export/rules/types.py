@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from clcr_edge.export.rules.finding import Hit, rule
-from clcr_edge.export.rules.view import QDQ, GraphView, type_name
+from clcr_edge.export.rules.view import QDQ, GraphView, equation, type_name
 
 OPSETS = range(9, 21)
 _KNOWN = {
@@ -22,6 +22,14 @@ _KNOWN = {
     TensorProto.BOOL,
     TensorProto.DOUBLE,  # its own rule
 }
+
+
+@rule("malformed-node", "export the graph again")
+def malformed_node(view: GraphView) -> Iterator[Hit]:
+    """Fewer inputs than the operator needs, or an equation that is none."""
+    for node in view.malformed:
+        what = f"equation {equation(node)!r}, " if node.op_type == "Einsum" else ""
+        yield Hit(node, f"{node.op_type} with {what}{len(node.input)} inputs and {len(node.output)} outputs cannot be")
 
 
 @rule("opset", "export with opset 19 or 20")
@@ -73,4 +81,4 @@ def constant_not_a_number(view: GraphView) -> Iterator[Hit]:
             yield Hit(name, f"constant {name} holds infinity in FP16: it did not fit")
 
 
-RULES = (opset, float64, unsupported_type, constant_not_a_number)
+RULES = (malformed_node, opset, float64, unsupported_type, constant_not_a_number)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 # They move numbers without computing any; the inputs beyond these are indices, shapes and conditions.
 MOVEMENT: dict[str, tuple[int, ...] | None] = {  # None: every input is data
@@ -31,6 +32,8 @@ MOVEMENT: dict[str, tuple[int, ...] | None] = {  # None: every input is data
     "Cast": (0,),
     "Where": (1, 2),
 }
+_TERM = r"[A-Za-z]*(?:\.\.\.)?[A-Za-z]*"
+_EQUATION = re.compile(rf"^{_TERM}(?:,{_TERM})*(?:->{_TERM})?$")
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -57,8 +60,11 @@ class GraphView:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        self.nodes = list(model.graph.node)
         self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+        # A node that its operator cannot be: told once, and kept from the other rules.
+        self.malformed = [n for n in model.graph.node if self._is_malformed(n)]
+        bad = {id(n) for n in self.malformed}
+        self.nodes = [n for n in model.graph.node if id(n) not in bad]
         self.constants = {i.name: i for i in model.graph.initializer}
         for node in self.nodes:
             for attribute in node.attribute:
@@ -75,7 +81,18 @@ class GraphView:
         self.types = {name: v.type.tensor_type.elem_type for name, v in self.values.items()}
         self.types |= {name: t.data_type for name, t in self.constants.items()}
 
+    def _is_malformed(self, node: onnx.NodeProto) -> bool:
+        try:
+            least = onnx.defs.get_schema(node.op_type, max(self.opset, 1), node.domain).min_input
+        except onnx.defs.SchemaError:
+            return False  # a foreign operator
+        if node.op_type == "Einsum" and not _EQUATION.match(equation(node)):
+            return True
+        return len(node.input) < least or not node.output
+
     def _inferred(self) -> list[onnx.ValueInfoProto]:
+        if self.malformed:  # onnx's inference can loop for ever on one (seen: a damaged Einsum equation)
+            return list(self.model.graph.value_info)
         try:
             return list(onnx.shape_inference.infer_shapes(self.model).graph.value_info)
         except onnx.shape_inference.InferenceError:  # the graph is told to be invalid elsewhere
@@ -92,10 +109,13 @@ class GraphView:
         return [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims]
 
     def constant(self, name: str) -> npt.NDArray[np.generic] | None:
-        """The value of a constant tensor; None if it is not one, or its data lie in a file that was not loaded."""
+        """The value of a constant tensor; None if it is not one, or cannot be read."""
         if name not in self.constants or self.constants[name].data_location == TensorProto.EXTERNAL:
             return None
-        return numpy_helper.to_array(self.constants[name])
+        try:
+            return numpy_helper.to_array(self.constants[name])
+        except (ValueError, TypeError, KeyError):
+            return None  # its bytes do not make its shape: ONNX's checker says so
 
     def root(self, name: str) -> str | None:
         """The constant that a tensor comes from through movement and Q/DQ nodes alone; None if it is computed."""
@@ -121,9 +141,15 @@ class GraphView:
         return int(attribute(node, "output_dtype", 0)) or None
 
 
+def equation(node: onnx.NodeProto) -> str:
+    """An Einsum's equation, without spaces."""
+    found = next((a.s.decode(errors="replace") for a in node.attribute if a.name == "equation"), "")
+    return found.replace(" ", "")
+
+
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     """An integer attribute of a node."""
     for a in node.attribute:
-        if a.name == name:
-            return int(helper.get_attribute_value(a))
+        if a.name == name and a.type == onnx.AttributeProto.INT:
+            return int(a.i)
     return default
