@@ -382,3 +382,9 @@ def test_a_corrupt_file_is_one_line(tmp_path: Path, damage: str) -> None:
     with pytest.raises(BundleError, match=r"x\.onnx: not (readable as|an) ONNX") as raised:
         load(path)
     assert "\n" not in str(raised.value)
+
+
+def test_the_rules_are_in_the_wheel() -> None:
+    """Packages are named one by one in pyproject.toml; a forgotten one is missing only where clcr-edge was installed."""
+    text = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8")
+    assert '"clcr_edge.export.rules",' in text
