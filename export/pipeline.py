@@ -156,12 +156,17 @@ def export_bundle(
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "training": training,
             "calibration": {k: v for k, v in calibrated.items() if k != "ranges"},
-            "metrics": {p: {"check": checks.name, **accuracy[p]} for p in models},
+            "metrics": {p: {"check": checks.name, **_known(accuracy[p])} for p in models},
             **({"tensorrt": tensorrt} if tensorrt else {}),
         }
 
     tell("writing the bundle")
     return bundles.write(out, config, {p: GRAPHS[p] for p in models}, fill), report
+
+
+def _known(scores: dict[str, Any]) -> dict[str, Any]:
+    """The scores that are numbers: TOML has no null, and a student that gets no event right has no time to the first one."""
+    return {k: v for k, v in scores.items() if v is not None}
 
 
 _TENSORRT = ("trt-int8", "trt-fp16")

@@ -179,6 +179,14 @@ def test_what_holds_accuracy_is_said(int8: float, half: float, holding: list[str
     assert for_tensorrt({"fp32": {"event_accuracy": 1.0, "n_events": 1}}) == {}
 
 
+def test_a_student_that_gets_nothing_right_can_be_exported() -> None:
+    """Its time to the first right tick is unknown, which JSON can say and TOML cannot."""
+    from clcr_edge import toml_io
+
+    known = pipeline._known({"event_accuracy": 0.0, "time_to_first_correct_s": None})
+    assert toml_io.loads(toml_io.dumps({"metrics": known})) == {"metrics": {"event_accuracy": 0.0}}
+
+
 def test_an_unknown_target_is_a_wrong_call() -> None:
     done = CliRunner().invoke(app, ["export", "--target", "gpu"])
     assert isinstance(done.exception, UsageError)
