@@ -92,13 +92,13 @@ class CudaDevice:
         self.api = api = load_pycuda()
         if api.Device.count() <= index:
             raise MissingPartError(f"no GPU {index}: CUDA lists {api.Device.count()}; clcr-edge doctor says what there is")
-        device: cuda.Device = api.Device(index)
-        self.name = str(device.name())
-        major, minor = device.compute_capability()
+        gpu: cuda.Device = api.Device(index)
+        self.name = str(gpu.name())
+        major, minor = gpu.compute_capability()
         self.compute_capability = f"{major}.{minor}"
-        self.multiprocessors = int(device.get_attribute(api.device_attribute.MULTIPROCESSOR_COUNT))
-        self.integrated = bool(device.get_attribute(api.device_attribute.INTEGRATED))
-        self._context: cuda.Context = device.retain_primary_context()
+        self.multiprocessors = int(gpu.get_attribute(api.device_attribute.MULTIPROCESSOR_COUNT))
+        self.integrated = bool(gpu.get_attribute(api.device_attribute.INTEGRATED))
+        self._context: cuda.Context = gpu.retain_primary_context()
         with self.current():
             # Not the default stream: it cannot be captured, and it waits for everybody else's work.
             self.stream: cuda.Stream = api.Stream()
@@ -125,8 +125,12 @@ class CudaDevice:
     def memory(self, size: int) -> DeviceMemory:
         """Zeroed device memory."""
         made = DeviceMemory(self.api.mem_alloc(size), size)
-        self.api.memset_d8_async(made.address, 0, size, self.stream)
+        self.zero(made)
         return made
+
+    def zero(self, memory: DeviceMemory) -> None:
+        """Queue filling a memory with zeros."""
+        self.api.memset_d8_async(memory.address, 0, memory.size, self.stream)
 
     def shared(self, size: int) -> SharedMemory:
         """Zeroed memory that both sides see."""

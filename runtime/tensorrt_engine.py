@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +36,26 @@ _INPUTS = tuple(f.name for f in dataclasses.fields(StepInputs))
 _WHOLE_NUMBERS = ("ngrams", "n_new")
 
 
-class Lane:
-    """Where one stream's state lives: two blocks, and the graphs that run from one to the other.
-
-    version counts the steps; the newest state is in block `version % 2`, the one before it still in the other.
-    """
+class LaneMemory:
+    """Two blocks, and the graphs that run from one to the other."""
 
     def __init__(self, device: CudaDevice, size: int) -> None:
         self.blocks = [device.memory(size), device.memory(size)]
         self.graphs: list[CudaGraph | None] = [None, None]
         self.warm = [False, False]
+
+
+class Lane:
+    """Where one stream's state lives. When the stream is gone, its memory goes back to `free`, for the next one.
+
+    Kept and not freed: pycuda can free only in the thread that made the device, and a reset then costs no new capture.
+    version counts the steps; the newest state is in block `version % 2`, the one before it still in the other.
+    """
+
+    def __init__(self, memory: LaneMemory, free: list[LaneMemory]) -> None:
+        self.memory = memory
         self.version = 0
+        weakref.finalize(self, free.append, memory)
 
 
 class DeviceState(Mapping[str, FloatArray]):
@@ -91,6 +101,7 @@ class TensorRTEngine:
         self.cuda_graph: bool | None = None  # known after some ticks: None until then
         self._device = device
         self._lock = threading.Lock()
+        self._free: list[LaneMemory] = []  # of streams that have ended
         self._log = make_log(api)
         with device.current():
             runtime: trt.Runtime = api.Runtime(self._log)
@@ -126,7 +137,7 @@ class TensorRTEngine:
     def initial_state(self) -> State:
         """All zeros, in memory of its own on the device."""
         with self._lock, self._device.current():
-            return DeviceState(self, Lane(self._device, self._state.size), 0)
+            return DeviceState(self, self._new_lane(), 0)
 
     def step(self, inputs: StepInputs, state: State) -> tuple[StepOutputs, State]:
         """One tick. state: one of this engine's, or arrays by name (they are copied to the device).
@@ -139,7 +150,7 @@ class TensorRTEngine:
                 np.copyto(self._in_views[name], getattr(inputs, name), casting="no")
             try:
                 self._in_memory.to_device()
-                self._run(lane, version % 2)
+                self._run(lane.memory, version % 2)
                 self._out_memory.to_host()
                 self._device.synchronize()
             except self._device.api.Error as e:
@@ -153,7 +164,7 @@ class TensorRTEngine:
         """The values of a state of this engine. Raises `StreamError` if its memory has been used again since."""
         with self._lock, self._device.current():
             _refuse_old(state)
-            block = self._device.read(state.lane.blocks[state.version % 2])
+            block = self._device.read(state.lane.memory.blocks[state.version % 2])
         return dict(self._state.views(block))
 
     def _lane_of(self, state: State) -> tuple[Lane, int]:
@@ -162,7 +173,7 @@ class TensorRTEngine:
             if state.version == state.lane.version:
                 return state.lane, state.version
             _refuse_old(state)
-            block = self._device.read(state.lane.blocks[state.version % 2])
+            block = self._device.read(state.lane.memory.blocks[state.version % 2])
         else:
             block = np.zeros(self._state.size, np.uint8)
             for name, view in self._state.views(block).items():
@@ -170,11 +181,19 @@ class TensorRTEngine:
                 if given.shape != view.shape:
                     raise StreamError(f"state {name}: {list(given.shape)} given, this engine's is {list(view.shape)}")
                 view[...] = given
-        lane = Lane(self._device, self._state.size)
-        self._device.write(lane.blocks[0], block)
+        lane = self._new_lane()
+        self._device.write(lane.memory.blocks[0], block)
         return lane, 0
 
-    def _run(self, lane: Lane, turn: int) -> None:
+    def _new_lane(self) -> Lane:
+        """A lane whose first block is zero."""
+        if not self._free:
+            return Lane(LaneMemory(self._device, self._state.size), self._free)
+        memory = self._free.pop()
+        self._device.zero(memory.blocks[0])
+        return Lane(memory, self._free)
+
+    def _run(self, lane: LaneMemory, turn: int) -> None:
         """Queue one step from block `turn` to the other: as a graph when one can be had, plainly otherwise."""
         graph = lane.graphs[turn]
         # TensorRT wants one plain step before a capture: it may allocate or update in it.
@@ -189,7 +208,7 @@ class TensorRTEngine:
             raise EngineError(f"TensorRT refuses to run the {self.precision} engine ({self._log.reason()}); build it again")
         lane.warm[turn] = True
 
-    def _enqueue(self, lane: Lane, turn: int) -> bool:
+    def _enqueue(self, lane: LaneMemory, turn: int) -> bool:
         source, target = lane.blocks[turn].address, lane.blocks[1 - turn].address
         for name, tensor in self._state.tensors.items():
             self._bind(name, source + tensor.offset)
