@@ -125,12 +125,13 @@ def try_part(name: str, code: str | None = None, timeout_s: float = _TRIAL_S) ->
 
 
 def _reason(stderr: str) -> str:
-    """The exception of a trial, in one line: our own errors without their class, others with it."""
+    """The exception of a trial, in one line: others' with their class, ours up to the remedy, which the page has apart."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     last = lines[-1][:300] if lines else "fails without a message"
     if last.startswith("ModuleNotFoundError"):
         return "not installed"
-    return last.split("Error: ", 1)[1] if last.startswith("clcr_edge.errors.") and "Error: " in last else last
+    ours = last.startswith("clcr_edge.errors.") and "Error: " in last
+    return last.split("Error: ", 1)[1].split("; ")[0] if ours else last
 
 
 def examine() -> dict[str, Any]:
@@ -138,11 +139,15 @@ def examine() -> dict[str, Any]:
     machine = machine_table()
     parts = {name: try_part(name) for name in _TRIALS}
     remedies = _JETSON if "l4t" in machine else _PC
-    targets = {}
+    cameras, microphones, models = _guarded(_cameras), _guarded(_microphones), _guarded(_models)
+    targets: dict[str, Any] = {}
     for target, needs in TARGETS.items():
         missing = [{"part": n, "problem": parts[n].problem, "remedy": remedies[n]} for n in needs if parts[n].problem]
+        device = {"camera": cameras, "microphone": microphones}.get(target)
+        if device is not None and not missing and not device["found"]:
+            problem = device["problem"] or "none found"
+            missing = [{"part": target, "problem": problem, "remedy": "plug one in; a file or a URL also serves"}]
         targets[target] = {"ready": not missing, "missing": missing}
-    cameras, microphones, models = _guarded(_cameras), _guarded(_microphones), _guarded(_models)
     return {
         "clcr_edge": _version(),
         "machine": machine,

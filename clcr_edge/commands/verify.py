@@ -13,8 +13,6 @@ from clcr_edge.commands.engines import EngineName
 from clcr_edge.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from clcr_edge.bundle import Bundle
     from clcr_edge.runtime.engine import Engine
 
@@ -67,7 +65,7 @@ def verify(
         if chosen is None:
             forget_verified(loaded, engine.value)
         else:
-            p50_ms = report["precisions"][chosen]["at_pace"]["p50_ms"]
+            p50_ms = float(report["precisions"][chosen]["at_pace"]["p50_ms"])
             write_verified(loaded, Verified(engine.value, chosen, report["why"], p50_ms, about["line"], digest))
         report["stored"] = chosen is not None
     except EngineError as e:
@@ -101,17 +99,16 @@ def _tensorrt(bundle: Bundle, wanted: list[str] | None) -> tuple[dict[str, Engin
     machine = TensorRTMachine()
     engines: dict[str, Engine] = {}
     about: dict[str, Any] = {"line": machine.line, "integrated": machine.device.integrated, "builds": {}}
-    refused: Callable[[str], None]
     with telling() as teller:
-        refused = teller.note
         for p in names:
             try:
                 stored, _ = ready_engine(machine, bundle, p, BuildSettings(), teller)
                 engines[p] = machine.engine(bundle, p, stored)
             except EngineError as e:
-                if wanted is not None or (p == names[-1] and not engines):
+                last = p == names[-1] and not engines
+                if last or wanted is not None:  # nothing else to go on with, or this one was asked for
                     raise
-                refused(f"{p} is left out: {e}")
+                teller.note(f"{p} is left out: {e}")
                 about["builds"][p] = {"refused": str(e)}
                 continue
             about["builds"][p] = {"typing": stored.typing, "seconds": stored.seconds, "bytes": len(stored.plan)}
