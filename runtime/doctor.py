@@ -74,6 +74,8 @@ _PC = {
     "tensorrt": "pip install 'clcr-edge[tensorrt]'",
     "pycuda": "export PATH=/usr/local/cuda/bin:$PATH && pip install pycuda",
 }
+# JetPack's OpenCV was compiled against NumPy 1 and fails to load with 2, in words that do not say so.
+_OLD_NUMPY = "pip install 'numpy>=1.26,<2'"
 # On a Jetson TensorRT and OpenCV come with JetPack, and a wheel would shadow them.
 _JETSON = _PC | {
     "opencv": "sudo apt install python3-opencv, in an environment made with python3 -m venv --system-site-packages",
@@ -142,7 +144,11 @@ def examine() -> dict[str, Any]:
     cameras, microphones, models = _guarded(_cameras), _guarded(_microphones), _guarded(_models)
     targets: dict[str, Any] = {}
     for target, needs in TARGETS.items():
-        missing = [{"part": n, "problem": parts[n].problem, "remedy": remedies[n]} for n in needs if parts[n].problem]
+        missing = [
+            {"part": n, "problem": parts[n].problem, "remedy": _OLD_NUMPY if _clashes(parts[n]) else remedies[n]}
+            for n in needs
+            if parts[n].problem
+        ]
         device = {"camera": cameras, "microphone": microphones}.get(target)
         if device is not None and not missing and not device["found"]:
             problem = device["problem"] or "none found"
@@ -158,6 +164,11 @@ def examine() -> dict[str, Any]:
         "targets": targets,
         "notes": _notes(machine, parts),
     }
+
+
+def _clashes(part: Part) -> bool:
+    said = (part.problem or "").casefold()
+    return part.name == "opencv" and ("multiarray" in said or "numpy" in said)
 
 
 def _version() -> str:
@@ -207,5 +218,5 @@ def _notes(machine: dict[str, str], parts: dict[str, Part]) -> list[str]:
     if "l4t" in machine and opencv.problem is None and not opencv.found.get("gstreamer"):
         notes.append("this OpenCV has no GStreamer, so CSI cameras do not open; JetPack's own has: pip uninstall opencv-python")
     if machine.get("power_mode", "MAXN").split("_")[0] != "MAXN":
-        notes.append(f"power mode {machine['power_mode']}: for full speed sudo nvpmodel -m 0 && sudo jetson_clocks")
+        notes.append(f"power mode {machine['power_mode']}: full speed is sudo nvpmodel -m N (N of MAXN in /etc/nvpmodel.conf)")
     return notes

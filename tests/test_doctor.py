@@ -65,7 +65,12 @@ def test_a_jetson_gets_its_own_remedies_and_warnings(parts: dict[str, Part], mon
     notes = "\n".join(found["notes"])
     assert "JetPack 6.0 has no TensorRT 10" in notes
     assert "no GStreamer" in notes
-    assert "power mode 15W: for full speed sudo nvpmodel -m 0" in notes
+    assert "power mode 15W: full speed is sudo nvpmodel -m N" in notes
+
+
+def test_an_opencv_that_wants_an_older_numpy_says_so(parts: dict[str, Part]) -> None:
+    parts["opencv"] = Part("opencv", {}, "ImportError: numpy.core.multiarray failed to import")
+    assert examine()["targets"]["camera"]["missing"][0]["remedy"] == "pip install 'numpy>=1.26,<2'"
 
 
 def test_a_camera_that_is_not_plugged_in_is_missing(parts: dict[str, Part], monkeypatch: pytest.MonkeyPatch) -> None:
