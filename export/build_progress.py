@@ -4,7 +4,8 @@ TensorRT tells of nested phases with steps. A phase counts as one step of its pa
 
     (steps of the outer phase done + share of the inner phase that runs now) / steps of the outer phase
 
-The time left is the time so far, scaled by that share; it is told only once the share says something.
+The time left is the time so far, scaled by that share; it is told only once the share says something. Where TensorRT begins
+another outermost phase after the first, share and time left are that phase's: how many follow, it does not tell.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ class _Phase:
 
 
 class BuildProgress:
-    """Follows the phases of one build. `fraction` never falls. clock: seconds, monotonic."""
+    """Follows the phases of one build. `fraction` never falls within an outermost phase. clock: seconds, monotonic."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._begun = clock, clock()
+        self._outer_begun = self._begun
         self._phases: dict[str, _Phase] = {}
         self._outer: list[str] = []
         self._finished = 0
@@ -38,6 +40,8 @@ class BuildProgress:
         """A phase begins; parent None: an outermost one."""
         self._phases[name] = _Phase(max(1, steps))
         above = self._phases.get(parent) if parent is not None else None
+        if above is None and not self._outer:
+            self._outer_begun, self._most = self._clock(), 0.0
         (self._outer if above is None else above.inner).append(name)
         self.phase = name
 
@@ -59,10 +63,10 @@ class BuildProgress:
 
     @property
     def fraction(self) -> float:
-        """Share of the work that is done, 0..1, as far as the phases tell."""
+        """Share that is done of the outermost phase, 0..1."""
         running = max((self._share(name) for name in self._outer), default=0.0)
         if not self._outer and self._finished:
-            running = 1.0
+            return 1.0
         self._most = max(self._most, running)
         return self._most
 
@@ -75,7 +79,7 @@ class BuildProgress:
     def left_s(self) -> float | None:
         """Seconds left by the pace so far; None while too little is known."""
         done = self.fraction
-        return None if done < _ENOUGH else self.elapsed_s * (1.0 - done) / done
+        return None if done < _ENOUGH else (self._clock() - self._outer_begun) * (1.0 - done) / done
 
     def _share(self, name: str) -> float:
         phase = self._phases[name]

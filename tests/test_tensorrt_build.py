@@ -264,6 +264,10 @@ def test_a_terminal_sees_progress_and_time_left(bundle: Path) -> None:
     assert "Tactics" in done.stderr
 
 
+def shown(progress: BuildProgress) -> tuple[float, float | None]:
+    return progress.fraction, progress.left_s
+
+
 def test_the_time_left_follows_from_nested_phases() -> None:
     now = [0.0]
     progress = BuildProgress(lambda: now[0])
@@ -283,6 +287,12 @@ def test_the_time_left_follows_from_nested_phases() -> None:
     progress.finish("build")
     assert progress.fraction == 1.0
     assert progress.left_s == 0.0
+    now[0] = 100.0
+    progress.start("another", None, 2)
+    assert shown(progress) == (0.0, None), "a second outermost phase must not look finished"
+    now[0] = 110.0
+    progress.step("another", 0)
+    assert progress.left_s == pytest.approx(10.0)
 
 
 def test_run_on_tensorrt_predicts_what_onnx_runtime_predicts(bundle: Path) -> None:

@@ -18,7 +18,7 @@ from clcr_edge import bundle as bundles
 from clcr_edge.bundle import Bundle
 from clcr_edge.commands.engines import onnxruntime_line, open_engine
 from clcr_edge.errors import BundleError
-from clcr_edge.export.verify import TOLERANCES, at_pace, check_accuracy, choose, tolerance_of
+from clcr_edge.export.verify import TOLERANCES, at_pace, check_accuracy, choose, lost_at_export, tolerance_of
 from clcr_edge.runtime.device_record import Verified, manifest_hash, read_verified, write_verified
 from clcr_edge.runtime.engine import State, StepInputs, StepOutputs
 from clcr_edge.runtime.golden import load_golden
@@ -201,6 +201,46 @@ def test_tensorrt_is_built_verified_stored_and_then_run(bundle: Bundle, monkeypa
     )
     assert alone.stdout.startswith("going on with ONNX Runtime: TensorRT is not installed")
     assert alone.stdout.endswith("OnnxEngine\n")
+
+
+def test_what_the_export_found_too_inaccurate_is_not_chosen(bundle: Bundle, tmp_path: Path) -> None:
+    def fill(folder: Path) -> dict[str, object]:
+        for name in ("step.fp32.onnx", "step.int8.onnx", "step.trt-fp16.onnx"):
+            shutil.copy(bundle.path / "step.fp32.onnx", folder / name)
+        shutil.copy(bundle.path / "golden.npz", folder / "golden.npz")
+        metrics = {"fp32": {"event_accuracy": 0.98}, "int8": {"event_accuracy": 0.974}, "trt-fp16": {"event_accuracy": 0.976}}
+        return {"chosen": bundle.manifest["chosen"], "metrics": metrics}
+
+    graphs = {"fp32": "step.fp32.onnx", "int8": "step.int8.onnx", "trt-fp16": "step.trt-fp16.onnx"}
+    both = bundles.write(tmp_path / "both", bundle.config, graphs, fill)
+    report = json.loads(verify(both, "--json").stdout)
+    assert list(report["precisions"]) == ["fp32", "int8"], "a graph for TensorRT is not verified on the CPU"
+    assert report["chosen"] == "fp32"
+    assert "int8 does not hold: it loses 0.60 points of event accuracy" in report["why"]
+    assert lost_at_export(both.manifest, "trt-fp16") == ""
+    assert lost_at_export({}, "int8") == ""
+
+
+def test_a_precision_that_cannot_be_built_is_left_out_and_told(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(folder: Path) -> dict[str, object]:
+        for name in ("step.fp32.onnx", "golden.npz"):
+            shutil.copy(bundle.path / name, folder / name)
+        (folder / "step.trt-int8.onnx").write_bytes(b"no ONNX at all")
+        return {"chosen": bundle.manifest["chosen"]}
+
+    graphs = {"fp32": "step.fp32.onnx", "trt-int8": "step.trt-int8.onnx"}
+    both = bundles.write(tmp_path / "both", bundle.config, graphs, fill)
+    monkeypatch.setenv("PYTHONPATH", str(DOUBLES))
+    done = verify(both, "--engine", "tensorrt")
+    assert done.returncode == 0, done.stderr
+    assert "int8 is left out: TensorRT 10.3.0 cannot read the int8 graph" in done.stderr
+    assert "chosen: fp32" in done.stdout
+    assert "int8      TensorRT 10.3.0 cannot read the int8 graph" in done.stdout
+    asked = verify(both, "--engine", "tensorrt", "--precision", "int8")
+    assert asked.returncode == 1
+    assert asked.stdout == ""
 
 
 def test_a_choice_holds_for_its_bundle_and_machine_alone(bundle: Bundle, tmp_path: Path) -> None:

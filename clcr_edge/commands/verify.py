@@ -32,19 +32,24 @@ def verify(
     The choice is stored beside the manifest and followed by `clcr-edge run` on this machine. Exit code 1 if none holds.
     """
     from clcr_edge import bundle as bundles
+    from clcr_edge.export.verify import lost_at_export
     from clcr_edge.export.verify import verify as verify_engines
     from clcr_edge.runtime.assets import default_bundle
     from clcr_edge.runtime.device_record import Verified, forget_verified, manifest_hash, write_verified
     from clcr_edge.runtime.golden import FILE as GOLDEN
     from clcr_edge.runtime.golden import load_golden
     from clcr_edge.runtime.machine import machine_table
+    from clcr_edge.runtime.tensorrt_graphs import GRAPHS
 
     loaded = bundles.read(bundle or default_bundle())
     golden = load_golden(loaded.path / GOLDEN)
     wanted = None if precision is None else list(dict.fromkeys(precision))
     engines, about = (_tensorrt if engine is EngineName.tensorrt else _onnxruntime)(loaded, wanted)
     rate_hz = loaded.config.tick.rate_hz
-    report = verify_engines(engines, golden, rate_hz, seconds, rounds, _note if sys.stderr.isatty() else lambda _: None)
+    graphs = GRAPHS if engine is EngineName.tensorrt else {}
+    lost = {p: lost_at_export(loaded.manifest, graphs.get(p, p)) for p in engines}
+    tell = _note if sys.stderr.isatty() else lambda _: None
+    report = verify_engines(engines, golden, rate_hz, seconds, rounds, tell, lost)
     for name, opened in engines.items():
         graph = getattr(opened, "cuda_graph", None)
         if graph is not None:
@@ -83,8 +88,9 @@ def _note(text: str) -> None:
 def _onnxruntime(bundle: Bundle, wanted: list[str] | None) -> tuple[dict[str, Engine], dict[str, Any]]:
     from clcr_edge.commands.engines import onnxruntime_line
     from clcr_edge.runtime.onnx_engine import OnnxEngine
+    from clcr_edge.runtime.tensorrt_graphs import cpu_precisions
 
-    names = wanted or sorted(bundle.precisions)
+    names = wanted or list(cpu_precisions(bundle))
     return {p: OnnxEngine.from_bundle(bundle, p) for p in names}, {"line": onnxruntime_line()}
 
 
