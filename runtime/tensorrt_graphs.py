@@ -1,6 +1,7 @@
 """Which of a bundle's graphs TensorRT builds for a precision, and which are left to CPUs.
 
-The u8 graph for CPUs is never built: TensorRT refuses it. The graphs made for TensorRT are not verified on CPUs: they are slow there.
+The u8 graph for CPUs is never built: TensorRT refuses it. The graphs made for TensorRT are not verified on CPUs,
+where they are slow.
 """
 
 from __future__ import annotations
