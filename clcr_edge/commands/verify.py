@@ -122,7 +122,7 @@ def _tensorrt(bundle: Bundle, wanted: list[str] | None) -> tuple[dict[str, Engin
 
 
 def _page(report: dict[str, Any]) -> str:
-    """The report as text of at most 100 columns, without colour: it is meant for a mail or an issue."""
+    """The report as plain text, without colour: it is meant for a mail or an issue."""
     lines = [
         f"clcr-edge verify: {report['bundle']} of {report['created']}, manifest {report['manifest_sha256'][:12]}",
         f"engine   {report['engine']}: {report['about']['line']}",
