@@ -279,7 +279,7 @@ def test_words_are_mostly_digits_and_known_only_near_their_end(bank: DigitBank) 
     assert words.fbank.shape == (40, TICKS, 4, 40)
     assert words.fbank.dtype == np.float32
     digits = (words.said != NONE).any(axis=1)
-    assert 0.6 < digits.mean() < 0.95
+    assert 0.4 < digits.mean() < 0.8
     for row in words.said[digits]:
         told = np.flatnonzero(row != NONE)
         assert len(set(row[told])) == 1

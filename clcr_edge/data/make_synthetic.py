@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -22,10 +22,12 @@ import numpy as np
 
 from clcr_edge.data.bank import DIGITS
 from clcr_edge.data.glyphs import draw_hand, render_digit
+from clcr_edge.data.hearing import SOUND_ALIKES
 from clcr_edge.data.readers import RATE_HZ, resample, trim
 from clcr_edge.data.synthetic import FOLDER, PARTS, SyntheticPart
 from clcr_edge.errors import ClcrEdgeError, MissingPartError
 from clcr_edge.packets import ByteArray, FloatArray
+from clcr_edge.stt.vocabulary import TRAIN_FILLERS
 
 SEED = 2_602
 _ESPEAK_HZ = 22_050
@@ -48,6 +50,12 @@ OTHER_WORDS = tuple(
     camera table window water coffee morning today people because another always number picture again never house
     after color green what where maybe sorry robot""".split()  # noqa: SIM905 - the quoted list reads worse
 )
+# Training alone has many more: with 45 words, two other words in five were taken for digits. Words that sound like digits are
+# left out, as nobody could tell.
+MORE_WORDS = tuple(
+    w for w in TRAIN_FILLERS if w not in OTHER_WORDS and not any(w in alike for alike in SOUND_ALIKES.values())
+)
+_VOICES_PER_MORE = 2
 # Hands and drawings per hand and digit.
 HANDS: dict[SyntheticPart, int] = {"train": 30, "calibration": 10, "check": 10}
 DRAWINGS = 3
@@ -123,12 +131,14 @@ def make_clips(part: SyntheticPart, rng: np.random.Generator, progress: Callable
             speed, pitch = int(rng.integers(120, 215)), int(rng.integers(30, 75))
             clips += [Clip(w, f"{accent}+{variant}", speak(w, f"{accent}+{variant}", speed, pitch)) for w in DIGITS]
         progress(f"{part}: voice {n + 1} of {len(VARIANTS[part])}, {variant}")
-    for word in OTHER_WORDS:
-        for variant in rng.choice(VARIANTS[part], _VOICES_PER_WORD[part], replace=False).tolist():
+    others = [(w, _VOICES_PER_WORD[part]) for w in OTHER_WORDS]
+    others += [(w, _VOICES_PER_MORE) for w in MORE_WORDS if part == "train"]
+    for word, voices in others:
+        for variant in rng.choice(VARIANTS[part], voices, replace=False).tolist():
             voice = f"{ACCENTS[int(rng.integers(len(ACCENTS)))]}+{variant}"
             speed, pitch = int(rng.integers(120, 215)), int(rng.integers(30, 75))
             clips.append(Clip(word, voice, speak(word, voice, speed, pitch)))
-    progress(f"{part}: {len(OTHER_WORDS)} other words")
+    progress(f"{part}: {len(others)} other words")
     return clips
 
 
@@ -163,13 +173,13 @@ def write_opus(path: Path, samples: FloatArray) -> None:
         container.mux(stream.encode(None))
 
 
-def make(folder: Path, progress: Callable[[str], None]) -> None:
-    """Write all parts to `folder`."""
+def make(folder: Path, progress: Callable[[str], None], parts: Sequence[SyntheticPart] = PARTS) -> None:
+    """Write parts, all of them by default, to `folder`."""
     progress(f"voices of different parts differ by at least {check_voices():.1f} dB")
     scratch = folder.with_name(folder.name + ".partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    for part in PARTS:
+    for part in parts:
         clips = make_clips(part, np.random.default_rng([SEED, 2, PARTS.index(part)]), progress)
         starts, at, pieces = [], _GAP, [np.zeros(_GAP, np.float32)]
         for clip in clips:
@@ -201,8 +211,10 @@ def main() -> int:
     """Entry point of `python -m clcr_edge.data.make_synthetic`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER, help="where to write (default: the package's own assets)")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part (can be given again)")
+    arguments = parser.parse_args()
     try:
-        make(parser.parse_args().out, print)
+        make(arguments.out, print, arguments.part or PARTS)
     except ClcrEdgeError as e:
         print(f"make_synthetic: {e}", file=sys.stderr)
         return e.exit_code

@@ -85,7 +85,7 @@ def say(
 
 def other_speech(bank: DigitBank, start: int, rng: np.random.Generator, plain: bool) -> Said:
     """Human speech that is no digit, beginning at sample `start`."""
-    if bank.other_speech and rng.random() < 0.7:
+    if bank.other_speech and rng.random() < (0.7 if plain else 0.55):
         text, samples = bank.other_speech[rng.integers(len(bank.other_speech))]
         if not plain and rng.random() < 0.4:  # more words for the language side than there are recordings
             text = str(rng.choice(COMMON_WORDS))
@@ -163,8 +163,9 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
     """
     plan = Plan()
     _person(plan, ticks, rng)
+    speech = 0.5 if plain else 0.7
     at = int(rng.integers(5, 50))
-    fill_gap(plan, bank, 0, at, rng, plain)
+    fill_gap(plan, bank, 0, at, rng, plain, speech)
     while True:
         label = int(rng.integers(10))
         way = 0.0 if plain else rng.random()
@@ -196,12 +197,12 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
             plan.shown.append(other_card(bank, at, at + int(rng.integers(20, 50)), rng))
         gap = int(rng.integers(20, 101) if plain or rng.random() < 0.25 else rng.integers(20, 61))
         if end < ticks:
-            fill_gap(plan, bank, end, min(end + gap, ticks), rng, plain)
+            fill_gap(plan, bank, end, min(end + gap, ticks), rng, plain, speech)
         at = end + gap
     # Whatever is left holds no event, but need not be empty.
     last_end = at
     while last_end + 30 < ticks:
-        fill_gap(plan, bank, last_end, min(last_end + 60, ticks), rng, plain)
+        fill_gap(plan, bank, last_end, min(last_end + 60, ticks), rng, plain, speech)
         last_end += 60
     return plan
 

@@ -20,7 +20,7 @@ from clcr_edge.features import fbank_of_ticks
 from clcr_edge.packets import FloatArray
 
 TICKS = 30
-_OTHER = 0.2
+_OTHER = 0.4
 _ROOM = 8  # ticks left after a word, at least
 
 
@@ -39,7 +39,7 @@ def known_by(start: int, length: int) -> slice:
 
 
 def make_words(bank: DigitBank, config: TickConfig, count: int, seed: int) -> Words:
-    """`count` clips of one word each, four fifths of them digits. Deterministic in (bank, config, count, seed)."""
+    """`count` clips of one word each, three fifths of them digits. Deterministic in (bank, config, count, seed)."""
     rng = np.random.default_rng([seed, 8])
     fbank = np.empty((count, TICKS, config.fbank_frames, config.n_mels), np.float32)
     said = np.full((count, TICKS), NONE, np.int64)

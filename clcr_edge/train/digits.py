@@ -43,10 +43,10 @@ class Recipe:
     words for audio, `word_predict` random ticks of each predicted; then steps batches of `streams` streams of `seconds` each,
     of which `predict` random ticks are predicted and `frame_share` of the frames still teach the CNN."""
 
-    frame_steps: int = 1_500
+    frame_steps: int = 3_000
     frames: int = 320
     frame_lr: float = 4e-3
-    easy: int = 600
+    easy: int = 1_200
     word_steps: int = 700
     words: int = 96
     word_predict: int = 4
