@@ -13,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from clcr_edge.commands.devices import devices
+from clcr_edge.commands.distill import distill
 from clcr_edge.commands.export import export
 from clcr_edge.commands.run import run
 from clcr_edge.commands.train import evaluate, train
@@ -31,6 +32,7 @@ app.command("devices")(devices)
 app.command("export")(export)
 app.command("train")(train)
 app.command("eval")(evaluate)
+app.command("distill")(distill)
 
 
 def main() -> NoReturn:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -26,7 +26,7 @@ class Group:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def first(self) -> bool:
@@ -75,7 +75,8 @@ class Group:
         parts = [used, *((p.grad if p.grad is not None else torch.zeros_like(p)).flatten().float() for p in params)]
         flat = torch.cat([*parts, *(b.flatten().float() for b in statistics)])
         dist.all_reduce(flat)
-        pieces = iter(flat.split([len(params), *(p.numel() for p in params), *(b.numel() for b in statistics)]))
+        sizes = [len(params), *(p.numel() for p in params), *(b.numel() for b in statistics)]
+        pieces = iter(torch.split(flat, sizes))
         by_any = next(pieces).tolist()
         for p, count in zip(params, by_any, strict=True):
             mean = next(pieces).view_as(p).to(p.dtype) / self.world
