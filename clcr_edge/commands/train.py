@@ -14,7 +14,7 @@ from clcr_edge.errors import MissingPartError, UsageError
 if TYPE_CHECKING:
     from clcr_edge.train.metrics import Metrics
 
-# As `clcr_edge.data.sets.NAMES` has them (a test says so): importing that reads the media library, and every command would wait.
+# As in `clcr_edge.data.sets` (a test says so): importing that reads the media library, and every command would wait.
 NAMES = ("crema-d", "kinetics-sounds", "ave", "ucf101", "mosi", "mosei", "mosi-utterance", "clips")
 TEACHER = "teacher.toml"  # what makes a folder a teacher's
 _LEAST_EVENTS = 1_000
@@ -163,7 +163,9 @@ def evaluate(
         "seed": seed,
     }
     if as_json:
-        typer.echo(json.dumps(metrics.to_json() | about))
+        found = metrics.to_json()
+        same = {"accuracy": found["tick_accuracy"], "macro_f1": found["tick_macro_f1"], "n": found["n_ticks"]}
+        typer.echo(json.dumps(same | found | about))
         return
     typer.echo(f"{model} ({kind}), {noise.value}, without {', '.join(sorted(taken)) or 'nothing'}; {line}")
     typer.echo(f"event accuracy         {metrics.event_accuracy:7.2%}   n = {metrics.n_events} events")

@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 FILE = "curves.svg"
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _GAP = 860, 240, 70, 190, 34, 56
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _GAP = 900, 240, 70, 220, 34, 56
 _COLOURS = ("#1f6fb4", "#d9541e", "#2c8a3d", "#8a4fb0", "#a8761a", "#c03a6b", "#4a5a68", "#0f8f8f")
 Series = dict[str, list[tuple[float, float]]]
 

@@ -64,9 +64,11 @@ class _WithHeads(nn.Module):
         self.halved = can_halve()
 
     def encode(self, batch: TickBatch) -> dict[str, list[LevelTokens]]:
-        """The levels of every modality by name."""
+        """The levels of every modality by name, float32."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.halved and self.training):
-            return dict(zip(self.teacher.config.names, self.teacher.encode(stream_inputs(batch)), strict=True))
+            made = self.teacher.encode(stream_inputs(batch))
+        plain = [[tokens._replace(values=tokens.values.float()) for tokens in own] for own in made]
+        return dict(zip(self.teacher.config.names, plain, strict=True))
 
     def fuse(self, levels: dict[str, list[LevelTokens]], ticks: Tensor, total: int) -> TeacherOutput:
         """Answers for ticks `[B, N]`, rows `B * N`."""
@@ -78,8 +80,8 @@ class _WithHeads(nn.Module):
         for head, tokens in zip(self.spoken, levels[1:], strict=True):
             due = (tokens.times[..., 1] * said.shape[1]).round().long().clamp(1, said.shape[1]) - 1
             if tokens.mask.any():
-                terms.append(F.cross_entropy(head(tokens.values.float())[tokens.mask], said.gather(1, due)[tokens.mask]))
-        return torch.stack(terms).mean() if terms else levels[1].values.float().sum() * 0.0
+                terms.append(F.cross_entropy(head(tokens.values)[tokens.mask], said.gather(1, due)[tokens.mask]))
+        return torch.stack(terms).mean() if terms else levels[1].values.sum() * 0.0
 
 
 def train_digits_teacher(
@@ -116,7 +118,7 @@ def train_digits_teacher(
         tokens = levels["vision"][0]
         nothing = result.aggregated.logits.sum() * 0.0
         seen = tokens.mask
-        frame = F.cross_entropy(model.shown(tokens.values.float())[seen], batch.shown[seen]) if seen.any() else nothing
+        frame = F.cross_entropy(model.shown(tokens.values)[seen], batch.shown[seen]) if seen.any() else nothing
         voice = model.voice_loss(levels["audio"], batch.spoken)
         right = (result.aggregated.logits.argmax(-1) == batch.labels.flatten()).float().mean()
         return {

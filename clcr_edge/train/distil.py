@@ -44,7 +44,7 @@ def summary_loss(student: Tensor, teacher: Tensor, both: Tensor, maps: Tensor) -
     coordinates of two networks' bases have nothing to do with each other. The summaries are layer-normed: no scale is needed.
     """
     error = (torch.einsum("nlmr,lmrq->nlmq", student, maps) - teacher).square().mean(dim=-1)
-    return (error * both).sum() / both.sum().clamp_min(1)
+    return torch.where(both, error, 0.0).sum() / both.sum().clamp_min(1)
 
 
 def level_weight_loss(student: Tensor, teacher: Tensor, rows: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def participation_loss(student: Tensor, teacher: Tensor, both: Tensor) -> Tensor
 
     The shares, not each token: teacher and student have other tokens, and every one of theirs has its own weight.
     """
-    return ((student - teacher).square() * both).sum() / both.sum().clamp_min(1)
+    return torch.where(both, (student - teacher).square(), 0.0).sum() / both.sum().clamp_min(1)
 
 
 class Maps(nn.Module):

@@ -58,16 +58,18 @@ class FrameFront(nn.Module):
         return made
 
     def _encode(self, shown: Tensor) -> Tensor:
-        if not self.training or self.share >= 1.0:
+        if not self.encoder.training or self.share >= 1.0:
             made: Tensor = self.encoder(shown).float()
             return made
         learns = torch.rand(len(shown), device=shown.device) < self.share
         made = shown.new_zeros(len(shown), self.encoder.project.out_features)
         for rows, gradient in ((~learns, False), (learns, True)):
-            # One image alone has no batch statistics.
-            if int(rows.sum()) > 1:
+            if rows.any():
+                # One image alone has no batch statistics.
+                self.encoder.train(int(rows.sum()) > 1)
                 with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
                     made[rows] = self.encoder(shown[rows]).float()
+        self.encoder.train()
         return made
 
 
