@@ -1,4 +1,4 @@
-"""Two processes under torchrun, over gloo on the CPU: the same weights as one process on the same batches, each its own samples."""
+"""Two processes under torchrun, over gloo on the CPU: the weights of one process on the same batches, each its own samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run under torchrun by test_train_parallel.py: python -m torch.distributed.run --nproc-per-node 2 two_processes.py ROOT OUT."""
+"""Run under torchrun by test_train_parallel.py: torchrun --nproc-per-node 2 two_processes.py ROOT OUT."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Plain(nn.Module):
 def train_plain(root: Path, out: Path, group: Group) -> tuple[dict[str, Tensor], list[str]]:
     """SGD as the paper has it; also the names of the samples that this process saw."""
     data = load("mosi-utterance", root)
-    model, seen = Plain(), []
+    model = Plain()
+    seen: list[str] = []
     batches = SetBatches(data, data.split("train"), Reader(network_for(data, (), SIZES)), 3, 6, group)
 
     def loss(batch: Ready, step: int) -> dict[str, Tensor]:
