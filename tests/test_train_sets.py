@@ -129,6 +129,17 @@ def test_the_seed_decides(root: Path, tmp_path: Path, settings) -> None:  # type
     assert any(not torch.equal(a[k], c[k]) for k in a)
 
 
+def test_half_precision_is_another_run_with_numbers_all_finite(root: Path, tmp_path: Path) -> None:
+    found = []
+    for precision in ("fp32", "bf16"):
+        config = write_config(tmp_path / "c.toml", f'epochs = 1\nprecision = "{precision}"')
+        train_set(NAME, root, tmp_path / precision, 0, read_settings(config))
+        found.append(load_file(tmp_path / precision / "last.safetensors"))
+    assert all(torch.isfinite(v).all() for v in found[1].values())
+    assert all(v.dtype == found[0][k].dtype for k, v in found[1].items())
+    assert any(not torch.equal(v, found[0][k]) for k, v in found[1].items())
+
+
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(root: Path, tmp_path: Path, settings, monkeypatch) -> None:
     calls = []
 
