@@ -117,6 +117,7 @@ def test_a_killed_and_resumed_run_is_the_unbroken_one(root: Path, tmp_path: Path
         log.write('{"phase": "train", "st')  # a line that the kill cut short
     with pytest.raises(ClcrEdgeError, match="another seed, data or configuration"):
         train_set(NAME, root, tmp_path / "killed", 4, settings)
+    assert "seed = 3" in (tmp_path / "killed" / "teacher.toml").read_text()
     train_set(NAME, root, tmp_path / "killed", 3, settings)
     same_run(tmp_path / "whole", tmp_path / "killed")
 

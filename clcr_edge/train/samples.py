@@ -26,6 +26,7 @@ from clcr_edge.packets import Modality
 
 TICK = TickConfig()  # sound is cut into the student's ticks: 40 ms, four filter-bank frames
 # Sequences of hundreds of steps: the exchange costs their square, so the first level already halves them twice.
+_MANY = 128
 _LONG = (4, 8, 16)
 _SHORT = (1, 2, 4)
 
@@ -94,15 +95,19 @@ def _form(dataset: DataSet, modality: Modality) -> ModalityConfig:
         if sample.clip is not None:
             break
         if modality in sample.features:
-            found = sample.features[modality]
-            long = dataset.name in ("mosi", "mosei") and modality is not Modality.LANGUAGE and len(found.mask) > 64
-            width = found.values.shape[1]
-            return ModalityConfig("features", width, strides=_LONG if long else _SHORT)
+            width = sample.features[modality].values.shape[1]
+            return ModalityConfig("features", width, strides=_LONG if _steps(dataset, modality) > _MANY else _SHORT)
     if modality is Modality.VISION:
         return ModalityConfig("frames", 3)
     if modality is Modality.AUDIO:
         return ModalityConfig("fbank", TICK.n_mels, strides=_LONG)
     return ModalityConfig("ngrams", TICK.ngram_buckets)
+
+
+def _steps(dataset: DataSet, modality: Modality) -> int:
+    """The longest of the first samples of a set of features; a few say enough."""
+    found = [dataset[i].features.get(modality) for i in range(min(len(dataset), 64))]
+    return max((len(f.mask) for f in found if f is not None), default=0)
 
 
 class Reader:

@@ -24,7 +24,7 @@ from clcr_edge.model.teacher.config import TeacherConfig, teacher_to_table
 from clcr_edge.model.teacher.network import Teacher
 from clcr_edge.model.teacher.objective import teacher_losses
 from clcr_edge.train import curves
-from clcr_edge.train.checkpoint import RESUME
+from clcr_edge.train.checkpoint import RESUME, resume_step
 from clcr_edge.train.distil import Guide
 from clcr_edge.train.loop import METRICS, Schedule, fit, learned_state
 from clcr_edge.train.memory import keep_memory
@@ -116,16 +116,19 @@ def train_set(
     reader = Reader(config)
     batches = SetBatches(dataset, splits["train"], reader, seed, recipe.batch, group)
     about = _about(name, seed, dataset, splits, recipe, choice_table := to_table(choice), settings, lesson)
+    identity = _identity(config, about | {"data": {k: v for k, v in choice_table.items() if k != "cache"}})
+    unfinished = out / f"{_PHASE}.{RESUME}"
+    if unfinished.is_file():
+        resume_step(unfinished, identity)  # before anything of another run is written over
     if group.first:
         out.mkdir(parents=True, exist_ok=True)
-        if not (out / f"{_PHASE}.{RESUME}").is_file():
+        if not unfinished.is_file():
             for old in (BEST, LAST, curves.FILE):
                 (out / old).unlink(missing_ok=True)
         (out / "data-report.txt").write_text(str(dataset.report) + "\n", "utf-8")
         known = {dataset.groups[i] for part in ("train", "val") for i in splits.get(part, ())}
         (out / GROUPS).write_text(json.dumps(sorted(known)), "utf-8")
         save_description(out, model.network, about)
-    identity = _identity(config, about | {"data": {k: v for k, v in choice_table.items() if k != "cache"}})
     watch = partial(_watch, model.network, dataset, splits.get("val"), batches, recipe.batch, out, group)
     schedule = Schedule(
         steps=recipe.epochs * batches.per_epoch,
@@ -155,7 +158,7 @@ def train_set(
     if group.first:
         save_description(out, model.network, about | {"result": {k: v for k, v in summary.items() if k != "report"}})
         curves.draw_curves(out / METRICS, out / curves.FILE)
-        (out / f"{_PHASE}.{RESUME}").unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return summary
 
 
