@@ -15,6 +15,7 @@ import typer
 from clcr_edge.commands.build import build
 from clcr_edge.commands.check import check
 from clcr_edge.commands.devices import devices
+from clcr_edge.commands.distill import distill
 from clcr_edge.commands.doctor import doctor
 from clcr_edge.commands.export import export
 from clcr_edge.commands.run import run
@@ -39,6 +40,7 @@ app.command("build")(build)
 app.command("verify")(verify)
 app.command("train")(train)
 app.command("eval")(evaluate)
+app.command("distill")(distill)
 
 
 def main() -> NoReturn:

@@ -74,10 +74,13 @@ def load_student(path: str | os.PathLike[str]) -> tuple[Student, dict[str, Any]]
     return student.eval(), provenance
 
 
-def resume_step(path: Path) -> int:
-    """The step at which a resume file was written."""
+def resume_step(path: Path, identity: str = "") -> int:
+    """The step at which a resume file was written. Raises `ClcrEdgeError` if it was written for another identity."""
     try:
         with safe_open(path, framework="pt") as f:
-            return int((f.metadata() or {})["step"])
+            metadata = f.metadata() or {}
+        if identity and metadata.get("identity") != identity:
+            raise ClcrEdgeError(f"{path}: belongs to a run with another seed, data or configuration; remove it to start anew")
+        return int(metadata["step"])
     except (SafetensorError, KeyError, ValueError) as e:
         raise ClcrEdgeError(f"{path}: cannot resume from it ({e}); remove it to start anew") from None

@@ -23,7 +23,7 @@ from clcr_edge.config import StudentConfig
 from clcr_edge.data.bank import NONE, DigitBank, load_bank, merge_banks, split_bank
 from clcr_edge.data.conditions import MODERATE
 from clcr_edge.data.seen import FILE, Seen
-from clcr_edge.data.streams import CLASSES, make_stream
+from clcr_edge.data.streams import CLASSES, Stream, make_stream
 from clcr_edge.data.synthetic import synthetic_bank
 from clcr_edge.errors import UsageError
 from clcr_edge.model.losses import student_losses
@@ -33,6 +33,7 @@ from clcr_edge.train.batches import FrameBatches, LabelledTicks, StreamBatches, 
 from clcr_edge.train.checkpoint import RESUME, save_student
 from clcr_edge.train.loop import Schedule, fit
 from clcr_edge.train.memory import keep_memory
+from clcr_edge.train.stream_lesson import StreamLesson
 
 NAME = "digits"
 
@@ -64,7 +65,9 @@ class Recipe:
 
 
 class _WithHeads(nn.Module):
-    """The student and its two auxiliary heads, trained together."""
+    """The student and its two auxiliary heads, trained together; in distillation also the maps to its teacher's summaries."""
+
+    maps: nn.Module
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -98,13 +101,44 @@ def student_config() -> StudentConfig:
     return StudentConfig(classes=CLASSES, none_class="none")
 
 
-def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe: Recipe | None = None) -> dict[str, Any]:
-    """Train, resume where a killed run stopped, and write the checkpoint to `out`. Returns a summary.
+@dataclass(frozen=True)
+class DigitsMaterial:
+    """What a training on digits hears and sees. known: people's digits; every: those and the project's synthetic ones; held:
+    to validate on. left_out: the speaker never heard, by name."""
 
-    leave_out: a speaker whose voice training never hears, by name or by place in the sorted names ("0", "1", ...).
-    """
-    recipe = recipe or Recipe()
-    keep_memory()
+    known: DigitBank
+    every: DigitBank
+    held: DigitBank
+    left_out: str | None
+
+    def watched(self) -> list[Stream]:
+        """The streams that training is watched on."""
+        return [make_stream(self.held, MODERATE, 20.0, 900 + i) for i in range(8)]
+
+    def provenance(self, seed: int, recipe: Recipe) -> dict[str, Any]:
+        """Where weights came from, for their TOML."""
+        known = self.known
+        return {
+            "data": f"{len(known.images)} MNIST images, {len(known.recordings)} FSDD recordings, "
+            "and the project's synthetic bank",
+            "speakers": sorted(set(known.speakers)),
+            "left_out": self.left_out or "",
+            "seed": seed,
+            "recipe": vars(recipe),
+        }
+
+    def save_seen(self, out: Path) -> None:
+        """Write what must not be tested on.
+
+        Validation images were looked at, and so may not be tested on. Validation recordings stay: with nobody left out they are
+        all that is unheard, and nothing was chosen by them.
+        """
+        known = Seen.of(self.known)
+        Seen(Seen.of(self.known, self.held).images, known.recordings, known.speakers).save(out / FILE)
+
+
+def digits_material(root: Path, leave_out: str | None) -> DigitsMaterial:
+    """Read the bank and split it. leave_out: a speaker, by name or by place in the sorted names ("0", "1", ...)."""
     bank = load_bank(root)
     speakers = sorted(set(bank.speakers))
     if leave_out is not None and leave_out not in speakers:
@@ -112,19 +146,41 @@ def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe
             raise UsageError(f"--leave-out {leave_out}: choose one of {', '.join(speakers)}, or a number below {len(speakers)}")
         leave_out = speakers[int(leave_out)]
     known, held = split_bank(bank, "train", leave_out), split_bank(bank, "val", leave_out)
-    invented = synthetic_bank("train")
-    material = merge_banks(known, invented, name=f"{NAME}/train")
+    return DigitsMaterial(known, merge_banks(known, synthetic_bank("train"), name=f"{NAME}/train"), held, leave_out)
+
+
+def train_digits(
+    root: Path,
+    out: Path,
+    seed: int,
+    leave_out: str | None,
+    recipe: Recipe | None = None,
+    lesson: StreamLesson | None = None,
+) -> dict[str, Any]:
+    """Train, resume where a killed run stopped, and write the checkpoint to `out`. Returns a summary.
+
+    leave_out: a speaker whose voice training never hears, by name or by place in the sorted names ("0", "1", ...). lesson: a
+    teacher to learn from on the streams; the front ends' own phases come first, as without one.
+    """
+    recipe = recipe or Recipe()
+    keep_memory()
+    material = digits_material(root, leave_out)
+    leave_out = material.left_out
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(seed)
     config = student_config()
     model = _WithHeads(Student(config))
     model.student.frame_share = recipe.frame_share
-    model.student.half_precision = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    model.student.half_precision = can_halve()
     out.mkdir(parents=True, exist_ok=True)
-    _train_frames(model, FrameBatches(material, seed, recipe.frames, recipe.easy), recipe, out, seed)
-    _train_words(model, material, recipe, out, seed)
-    batches = StreamBatches(material, config.tick, seed, recipe.streams, recipe.seconds, recipe.predict)
-    watched = [make_stream(held, MODERATE, 20.0, 900 + i) for i in range(8)]
+    frames = FrameBatches(material.every, seed, recipe.frames, recipe.easy)
+    train_frames(model.student.frame_encoder, model.shown, frames, recipe, out, seed)
+    _train_words(model, material.every, recipe, out, seed)
+    batches = StreamBatches(material.every, config.tick, seed, recipe.streams, recipe.seconds, recipe.predict)
+    watched = material.watched()
+    if lesson is not None:
+        # After the other phases: their resume files know nothing of the maps.
+        model.maps = lesson.prepare((config.model.rank_shared, config.model.rank_private), seed)
 
     def loss(batch: LabelledTicks, step: int) -> dict[str, Tensor]:
         model.train()
@@ -132,7 +188,7 @@ def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe
         terms = student_losses(result, batch.labels.flatten())
         total = terms.task + recipe.intra * terms.intra + recipe.inter * terms.inter + recipe.auxiliary * (frame + voice)
         right = (result.aggregated.logits.argmax(-1) == batch.labels.flatten()).float().mean()
-        return {
+        found = {
             "total": total,
             "task": terms.task,
             "intra": terms.intra,
@@ -141,6 +197,11 @@ def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe
             "voice": voice,
             "tick_accuracy": right,
         }
+        if lesson is not None:
+            learned = lesson.terms(batch, result)
+            found["total"] = total + (lesson.config.task - 1.0) * terms.task + lesson.total(learned)
+            found |= {f"distil_{k}": v for k, v in learned.items()}
+        return found
 
     @torch.no_grad()
     def watch(step: int) -> dict[str, float]:
@@ -154,30 +215,23 @@ def train_digits(root: Path, out: Path, seed: int, leave_out: str | None, recipe
     schedule = Schedule(recipe.steps, recipe.lr)
     average = fit("streams", model, schedule, partial(batches_from, batches), loss, out, seed, watch, watch_every=100)
     weights = {k.removeprefix("student."): v for k, v in average.items() if k.startswith("student.")}
-    provenance = {
-        "data": f"{len(known.images)} MNIST images, {len(known.recordings)} FSDD recordings, and the project's synthetic bank",
-        "speakers": sorted(set(known.speakers)),
-        "left_out": leave_out or "",
-        "seed": seed,
-        "recipe": vars(recipe),
-    }
+    provenance = material.provenance(seed, recipe) | ({"distilled": lesson.provenance()} if lesson else {})
     save_student(out, weights, config, provenance)
-    # Validation images were looked at, and so may not be tested on. Validation recordings stay: with nobody left out they are
-    # all that is unheard, and nothing was chosen by them.
-    Seen(Seen.of(known, held).images, Seen.of(known).recordings, Seen.of(known).speakers).save(out / FILE)
+    material.save_seen(out)
     for leftover in out.glob(f"*.{RESUME}"):
         leftover.unlink()
     last = json.loads((out / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
     return {"out": str(out), "parameters": parameter_count(model.student), "left_out": leave_out, "last": last}
 
 
-def _train_frames(model: _WithHeads, batches: FrameBatches, recipe: Recipe, out: Path, seed: int) -> None:
-    """The frame CNN and its auxiliary head on unrelated frames; the averaged weights are put into the model."""
-    frames = nn.ModuleDict({"encoder": model.student.frame_encoder, "head": model.shown})
+def train_frames(encoder: nn.Module, head: nn.Module, batches: FrameBatches, recipe: Recipe, out: Path, seed: int) -> None:
+    """A frame CNN and an auxiliary head on unrelated frames; the averaged weights are put into both."""
+    frames = nn.ModuleDict({"encoder": encoder, "head": head})
+    half = can_halve()
 
     def loss(batch: tuple[Tensor, Tensor], step: int) -> dict[str, Tensor]:
         shown = batch[0].unsqueeze(1).float().div(255.0).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=model.student.half_precision):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             features = frames["encoder"](shown)
         logits = frames["head"](features.float())
         total = F.cross_entropy(logits, batch[1])
@@ -185,6 +239,11 @@ def _train_frames(model: _WithHeads, batches: FrameBatches, recipe: Recipe, out:
 
     schedule = Schedule(recipe.frame_steps, recipe.frame_lr)
     frames.load_state_dict(fit("frames", frames, schedule, partial(batches_from, batches), loss, out, seed))
+
+
+def can_halve() -> bool:
+    """Whether this CPU computes in bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _train_words(model: _WithHeads, material: DigitBank, recipe: Recipe, out: Path, seed: int) -> None:

@@ -109,7 +109,8 @@ def _mix(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
-def _event_stream(conditions: Conditions, seed: int, bank: DigitBank, index: int) -> Stream:
+def event_stream(conditions: Conditions, seed: int, bank: DigitBank, index: int) -> Stream:
+    """Stream `index` of an evaluation: the same for every model."""
     return make_stream(bank, conditions, STREAM_S, _mix(seed, index))
 
 
@@ -154,7 +155,7 @@ class Evaluation:
     ) -> list[Metrics]:
         """Scores over the same streams, of at least `count` events, once for each set of modalities left out."""
         scorers, found = [Scorer(NONE) for _ in without], 0
-        for judged in self._in_order(partial(_judge, partial(_event_stream, conditions, seed), without)):
+        for judged in self._in_order(partial(_judge, partial(event_stream, conditions, seed), without)):
             for scorer, predicted in zip(scorers, judged.predicted, strict=True):
                 scorer.add(judged.labels, predicted, judged.events)
             found += len(judged.events)

@@ -36,11 +36,15 @@ class FeatureFront(nn.Module):
 
 
 class FrameFront(nn.Module):
-    """Images: uint8 `[B, T, C, S, S]` -> float `[B, T, width]`, through the student's kind of CNN."""
+    """Images: uint8 `[B, T, C, S, S]` -> float `[B, T, width]`, through the student's kind of CNN.
+
+    share: in training only this random share of the images carries gradient, as in the student: neighbours are nearly alike.
+    """
 
     def __init__(self, config: ModalityConfig) -> None:
         super().__init__()
         self.encoder = FrameEncoder(config, config.channels)
+        self.share = 1.0
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         shown = values[mask].float() / 255.0
@@ -49,8 +53,23 @@ class FrameFront(nn.Module):
             learning = self.encoder.training
             # One frame alone has no batch statistics.
             self.encoder.train(learning and len(shown) > 1)
-            made[mask] = self.encoder(shown.contiguous(memory_format=torch.channels_last)).float()
+            made[mask] = self._encode(shown.contiguous(memory_format=torch.channels_last))
             self.encoder.train(learning)
+        return made
+
+    def _encode(self, shown: Tensor) -> Tensor:
+        if not self.encoder.training or self.share >= 1.0:
+            made: Tensor = self.encoder(shown).float()
+            return made
+        learns = torch.rand(len(shown), device=shown.device) < self.share
+        made = shown.new_zeros(len(shown), self.encoder.project.out_features)
+        for rows, gradient in ((~learns, False), (learns, True)):
+            if rows.any():
+                # One image alone has no batch statistics.
+                self.encoder.train(int(rows.sum()) > 1)
+                with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
+                    made[rows] = self.encoder(shown[rows]).float()
+        self.encoder.train()
         return made
 
 

@@ -168,9 +168,13 @@ class Teacher(nn.Module):
         Without spans the whole sample is one. The exchange always reads the whole sample; spans say what is pooled.
         Raises `DataError` naming the modality whose shape or content is wrong, `UsageError` where segments have no spans.
         """
+        return self.fuse(self.encode(inputs), spans)
+
+    def fuse(self, levels: list[list[LevelTokens]], spans: Tensor | None = None) -> TeacherOutput:
+        """All that follows the encoders: `[modality][level]` tokens of `encode`, spans as in `forward`."""
         if spans is None and self.config.task == "segments":
             raise UsageError("a teacher for segments needs spans: even_spans(counts) or your own [B, S, 2]")
-        arranged = self.arrange(self.encode(inputs))
+        arranged = self.arrange(levels)
         batch = len(arranged[0][0].mask)
         if spans is not None and (spans.ndim != 3 or len(spans) != batch or spans.shape[2] != 2):
             raise DataError(f"spans {list(spans.shape)}: need [{batch}, S, 2]")
