@@ -1,7 +1,9 @@
 """The bundle: a directory that holds everything a device needs to run a student, and the proof that it is whole.
 
     manifest.toml     schema, classes, rates, windows, hashes, where it came from, what was measured
-    step.fp32.onnx    the step graph; step.int8.onnx beside it where INT8 was asked for and held
+    step.fp32.onnx    the step graph, the reference of all others
+    step.int8.onnx    for CPUs, where INT8 was asked for: u8 activations
+    step.trt-int8.onnx, step.trt-fp16.onnx    for TensorRT, where that was asked for: symmetric s8 Q/DQ, and the FP16 twin
     golden.npz        inputs and outputs of some ticks, from the reference
     report.json       size, parity, accuracy and latency of every precision
 
@@ -26,6 +28,8 @@ from clcr_edge.errors import BundleError, ConfigError
 
 SCHEMA = 1
 MANIFEST = "manifest.toml"
+# What a precision's graph is for. u8 activations are what CPUs fuse best, and what TensorRT refuses.
+_TARGETS = {"int8": ("cpu",), "trt-int8": ("tensorrt",), "trt-fp16": ("tensorrt",)}
 _MAX_MANIFEST = 1 << 20
 _MAX_FILE = 1 << 30
 
@@ -44,6 +48,10 @@ class Bundle:
         graphs = self.manifest["graphs"]
         chosen = str(self.manifest["chosen"]["precision"])
         return (chosen, *(p for p in graphs if p != chosen))
+
+    def graphs_for(self, target: str) -> tuple[str, ...]:
+        """The precisions whose graphs are meant for a target, "cpu" or "tensorrt". The plain fp32 graph is meant for both."""
+        return tuple(p for p in self.precisions if target in _TARGETS.get(p, ("cpu", "tensorrt")))
 
     def graph(self, precision: str | None = None) -> Path:
         """Path of the step graph in a precision; None: the one that the export chose."""

@@ -12,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
+from clcr_edge.commands.check import check
 from clcr_edge.commands.devices import devices
 from clcr_edge.commands.export import export
 from clcr_edge.commands.run import run
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("devices")(devices)
 app.command("export")(export)
+app.command("check")(check)
 app.command("train")(train)
 app.command("eval")(evaluate)
 

@@ -43,8 +43,31 @@ def export_step(student: Student) -> onnx.ModelProto:
     assert program is not None
     model = program.model_proto
     clean(model)
+    without_integer_clip(model)
     check(model)
     return model
+
+
+def without_integer_clip(model: onnx.ModelProto) -> None:
+    """Clip of whole numbers -> Max and Min, which say the same: TensorRT documents Clip for floats only."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input)}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type != "Clip" or types.get(node.input[0]) not in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+            nodes.append(node)
+            continue
+        bounds = [(op, name) for op, name in zip(("Max", "Min"), node.input[1:], strict=False) if name]
+        value = node.input[0]
+        for index, (op, bound) in enumerate(bounds):
+            last = index == len(bounds) - 1
+            made = node.output[0] if last else f"{node.output[0]}.{op}"
+            nodes.append(onnx.helper.make_node(op, [value, bound], [made], name=node.name if last else f"{node.name}.{op}"))
+            value = made
+        if not bounds:
+            nodes.append(onnx.helper.make_node("Identity", [value], [node.output[0]], name=node.name))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def clean(model: onnx.ModelProto) -> None:

@@ -81,7 +81,7 @@ def step_model(student):  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="session")
 def tiny_bundle(student, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
-    """A bundle of the random student, fp32 and INT8, exported as the command does, on very little data."""
+    """A bundle of the random student for both targets, exported as the command does, on very little data."""
     from clcr_edge.calibration import sets
     from clcr_edge.export.pipeline import export_bundle
     from clcr_edge.train.checkpoint import save_student
@@ -89,7 +89,7 @@ def tiny_bundle(student, tmp_path_factory: pytest.TempPathFactory) -> Path:  # t
     root = tmp_path_factory.mktemp("bundle")
     save_student(root / "checkpoint", student.state_dict(), student.config, {"seed": 0})
     calibration, checks = sets.own_sets(calibration_streams=2, check_streams=2)
-    bundle, _ = export_bundle(root / "checkpoint", root / "bundle", True, calibration, checks, lambda *_: None)
+    bundle, _ = export_bundle(root / "checkpoint", root / "bundle", True, calibration, checks, lambda *_: None, "both")
     return bundle.path
 
 

@@ -41,6 +41,11 @@ def test_what_was_written_is_read(bundle: Path) -> None:
     assert read.precisions == ("fp32",)
 
 
+def test_a_bundle_without_tensorrt_graphs_still_says_what_is_for_what(bundle: Path) -> None:
+    assert bundles.read(bundle).graphs_for("tensorrt") == ("fp32",)
+    assert bundles.read(bundle).graphs_for("cpu") == ("fp32",)
+
+
 def test_a_changed_file_is_named(bundle: Path) -> None:
     (bundle / "step.fp32.onnx").write_bytes(b"grapf")
     with pytest.raises(BundleError, match=r"step\.fp32\.onnx: does not match its SHA-256"):

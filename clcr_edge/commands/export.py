@@ -21,7 +21,10 @@ def export(
         Path | None, typer.Argument(help="Checkpoint folder. None: the student that ships with clcr-edge.", show_default=False)
     ] = None,
     out: Annotated[Path, typer.Option(help="The bundle to write.")] = Path("out/digits-bundle"),
-    int8: Annotated[bool, typer.Option("--int8", help="Also quantise to INT8, and measure whether it pays.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also an INT8 graph for the CPU; measure whether it pays.")] = False,
+    target: Annotated[
+        str, typer.Option(metavar="cpu|tensorrt|both", help="tensorrt: an INT8 and an FP16 graph beside fp32.")
+    ] = "cpu",
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of recordings to calibrate on, in place of the project's own streams.")
     ] = None,
@@ -36,6 +39,8 @@ def export(
     from clcr_edge.data.seen import FILE as SEEN
     from clcr_edge.data.seen import Seen
 
+    if target not in ("cpu", "tensorrt", "both"):
+        raise UsageError(f"no target called {target!r}; choose cpu, tensorrt or both")
     if data not in (None, "digits"):
         raise UsageError(f"no data set called {data!r}; choose digits")
     if (data is None) != (root is None):
@@ -67,7 +72,7 @@ def export(
         def tell(what: str, done: int = 0, total: int = 0) -> None:
             progress.update(task, description=what, completed=done, total=total or None)
 
-        bundle, report = export_bundle(source, out, int8, calibrated, checks, tell)
+        bundle, report = export_bundle(source, out, int8, calibrated, checks, tell, target)
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -75,6 +80,8 @@ def export(
         typer.echo(f"calibrated on {report['calibration'].get('source', 'nothing (fp32 only)')}")
         typer.echo(f"measured on {report['check']['name']}; {report['machine']['cpu']}")
         typer.echo(report["chosen"]["why"])
+        if "tensorrt" in report:
+            typer.echo(report["tensorrt"]["why"])
         typer.echo(f"wrote {bundle.path}")
 
 
@@ -92,6 +99,6 @@ def _table(report: dict[str, Any]) -> Table:
             f"{found['bytes'] / 1e6:.2f} MB",
             f"{probs['max_abs']:.1e} ({probs['sqnr_db']:.0f} dB)",
             f"{scores['event_accuracy']:.2%} (n={scores['n_events']})",
-            *(f"{speed[p]:.2f} ms" for p in ("p50_ms", "p90_ms", "p99_ms")),
+            *(f"{speed[p]:.2f} ms" if speed else "-" for p in ("p50_ms", "p90_ms", "p99_ms")),
         )
     return table
