@@ -12,11 +12,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
+from clcr_edge.commands.build import build
 from clcr_edge.commands.check import check
 from clcr_edge.commands.devices import devices
+from clcr_edge.commands.doctor import doctor
 from clcr_edge.commands.export import export
 from clcr_edge.commands.run import run
 from clcr_edge.commands.train import evaluate, train
+from clcr_edge.commands.verify import verify
 from clcr_edge.errors import ClcrEdgeError
 
 app = typer.Typer(
@@ -29,8 +32,11 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("devices")(devices)
+app.command("doctor")(doctor)
 app.command("export")(export)
 app.command("check")(check)
+app.command("build")(build)
+app.command("verify")(verify)
 app.command("train")(train)
 app.command("eval")(evaluate)
 

@@ -8,6 +8,7 @@
     ├── SpeechModelError        a speech-to-text model directory is missing or broken
     ├── DataError               a data set is missing, incomplete or malformed
     ├── BundleError             a bundle is corrupt, foreign or of a newer schema
+    ├── EngineError             a TensorRT engine cannot be built, loaded or run
     ├── ExportError             an export could not prove itself
     └── StreamError             packets were pushed in an order that cannot be (time running backwards, say)
 """
@@ -49,6 +50,10 @@ class DataError(ClcrEdgeError):
 
 class BundleError(ClcrEdgeError):
     """A bundle is corrupt, does not match its hashes, or has a schema this version does not know."""
+
+
+class EngineError(ClcrEdgeError):
+    """A TensorRT engine cannot be built, loaded or run on this device."""
 
 
 class ExportError(ClcrEdgeError):

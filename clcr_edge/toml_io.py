@@ -55,7 +55,7 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} has no place in a manifest")
-        return repr(value)
+        return repr(float(value))  # numpy's own floats are floats as well, and say so in their repr
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_value(v) for v in value) + "]"
     raise TypeError(f"{type(value).__name__} cannot be written as TOML")

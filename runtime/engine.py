@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,8 @@ from clcr_edge.config import StudentConfig
 from clcr_edge.errors import StreamError
 from clcr_edge.packets import FloatArray, Modality
 
-State = dict[str, FloatArray]
+# By name. A mapping, not a dict: an engine may keep its states on its own device and fetch them only when asked.
+State = Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,47 @@ def tiny_bundle(student, tmp_path_factory: pytest.TempPathFactory) -> Path:  # t
     return bundle.path
 
 
+@pytest.fixture(scope="session")
+def proof_bundle(student, step_model, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
+    """A bundle of fp32 and golden vectors only, for what needs no calibration: a fraction of the time of `tiny_bundle`.
+
+    Its ticks are random, with devices and words that come and go. Do not write into it: copy it.
+    """
+    import numpy as np
+    import onnx
+
+    from clcr_edge import bundle as bundles
+    from clcr_edge.export.golden import make_golden, save_golden
+    from clcr_edge.runtime.engine import StepInputs
+
+    t, strides, rng = student.config.tick, student.config.model.strides, np.random.default_rng(7)
+    ticks = []
+    for index in range(24):
+        words, present = index % 3 if index % 5 == 0 else 0, np.array([index % 7 != 3, index % 6 != 4], np.float32)
+        n_new = np.array([[words, *(2 * [(index + 1) % stride == 0])] for stride in strides], np.int32)
+        ngrams = np.zeros((t.words_per_tick, t.ngrams_per_word), np.int32)
+        ngrams[:words, :5] = rng.integers(1, t.ngram_buckets, (words, 5))
+        ticks.append(
+            StepInputs(
+                frame=rng.random((1, 1, t.image_size, t.image_size), np.float32),
+                fbank=rng.standard_normal((t.fbank_frames, t.n_mels)).astype(np.float32),
+                ngrams=ngrams,
+                confidence=rng.random(t.words_per_tick, np.float32),
+                word_age=np.zeros(t.words_per_tick, np.float32),
+                present=present,
+                n_new=n_new,
+            )
+        )
+
+    def fill(folder: Path) -> dict[str, object]:
+        onnx.save(step_model, folder / "step.fp32.onnx")
+        save_golden(make_golden(student, ticks), folder / "golden.npz")
+        return {"chosen": {"precision": "fp32", "why": "only fp32"}}
+
+    target = tmp_path_factory.mktemp("proof") / "bundle"
+    return bundles.write(target, student.config, {"fp32": "step.fp32.onnx"}, fill).path
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from clcr_edge.commands.engines import EngineName, open_engine
 from clcr_edge.errors import MissingPartError, SpeechModelError, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def run(
     stt_model: Annotated[Path | None, typer.Option(metavar="DIR", help="Vosk model [default: the shipped one]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")] = False,
     duration: Annotated[float | None, typer.Option(metavar="S", help="End after so many seconds of media.")] = None,
-    precision: Annotated[str | None, typer.Option(metavar="fp32|int8", help="[default: the one the export chose]")] = None,
+    engine: Annotated[EngineName | None, typer.Option(help="[default: the one that verify chose here, or onnxruntime]")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="fp32|int8", help="[default: what verify or export chose]")] = None,
     no_camera: Annotated[bool, typer.Option("--no-camera", help="Run without vision.")] = False,
     no_mic: Annotated[bool, typer.Option("--no-mic", help="Run without audio and language.")] = False,
     no_stt: Annotated[bool, typer.Option("--no-stt", help="Run without language.")] = False,
@@ -50,7 +52,6 @@ def run(
     from clcr_edge import bundle as bundles
     from clcr_edge.runtime.assets import default_bundle
     from clcr_edge.runtime.feed import Listener
-    from clcr_edge.runtime.onnx_engine import OnnxEngine
     from clcr_edge.runtime.opening import open_pipeline
     from clcr_edge.runtime.quiet import c_stderr_silenced
     from clcr_edge.runtime.session import Session
@@ -63,12 +64,12 @@ def run(
         raise UsageError("--fast is for files; a live source runs at its own pace")
     with c_stderr_silenced():
         loaded = bundles.read(bundle or default_bundle())
-        engine = OnnxEngine.from_bundle(loaded, precision)
-        sink = _sink(as_json, f"{loaded.path.name}  {engine.precision}  {plan}")
+        opened = open_engine(loaded, engine, precision, _note)
+        sink = _sink(as_json, f"{loaded.path.name}  {opened.precision}  {plan}")
         listener = Listener(on_notice=getattr(sink, "notice", _note))
         speech = _speech(plan, stt_model, no_stt, listener.on_notice)
-        pipeline = open_pipeline(Session(engine), plan, speech=speech, listener=listener, fast=fast)
-        _loop(pipeline, sink, None if duration is None else math.ceil(duration * engine.config.tick.rate_hz - 1e-6))
+        pipeline = open_pipeline(Session(opened), plan, speech=speech, listener=listener, fast=fast)
+        _loop(pipeline, sink, None if duration is None else math.ceil(duration * opened.config.tick.rate_hz - 1e-6))
 
 
 def _note(text: str) -> None:
