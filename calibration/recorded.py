@@ -100,7 +100,9 @@ class CalibrationWriter:
             np.savez_compressed(self._scratch / name, allow_pickle=False, **columns)
             content = (self._scratch / name).read_bytes()
         except OSError as e:
-            raise DataError(f"{self._out}: cannot be written ({e.strerror}); free some space, or choose another --out") from None
+            raise DataError(
+                f"{self._out}: cannot be written ({e.strerror}); free some space, or choose another --out"
+            ) from None
         self._parts.append(
             {
                 "file": name,

@@ -46,13 +46,13 @@ def latency(title: str, low_ms: float, high_ms: float, counts: Sequence[int], ma
     ]
     body.append(_line(_LEFT, base, right, base, "axis"))
     # A name is left out where it would be written over the one before it.
-    written = -100.0
+    written = 0.0
     for name, ms in marks:
         body.append(_line(x(ms), _TOP + 12, x(ms), base, "mark"))
-        if x(ms) - written > 24:
-            anchor = "end" if x(ms) > right - 12 else "middle"
+        anchor, half = ("end", 24.0) if x(ms) > right - 12 else ("middle", 12.0)
+        if x(ms) - half > written:
             body.append(_text(x(ms), _TOP + 8, name, anchor))
-            written = x(ms)
+            written = x(ms) + 12
     for at in range(3):
         ms = low_ms + span * at / 2
         body.append(_text(x(ms), base + 15, f"{ms:.2f} ms", ("start", "middle", "end")[at]))

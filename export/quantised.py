@@ -97,7 +97,7 @@ def calibrated(
     )
     tell("choosing ranges", 0, 0)
     chosen = {
-        p: choose_ranges(model, sites, seen.observers, seen.samples, symmetric=p == "trt-int8") for p in precisions
+        p: choose_ranges(model, sites, seen.observers, samples=seen.samples, symmetric=p == "trt-int8") for p in precisions
     }
     about = {
         "source": calibration.name,

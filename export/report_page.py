@@ -25,7 +25,8 @@ th{font-weight:600;vertical-align:bottom}th:first-child,td:first-child,.left{tex
 figure{display:inline-block;margin:.4rem 1.2rem .4rem 0}figcaption{font-size:.85rem}
 svg text{font:11px system-ui,sans-serif;fill:var(--soft)}td svg{vertical-align:middle}
 .bar{fill:var(--bar)}.few{opacity:.35}.rest,.frame{fill:var(--panel)}.warm{fill:var(--bad)}
-.axis{stroke:var(--soft)}.even{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:5 4}.mark{stroke:var(--soft);stroke-dasharray:3 3}
+.axis{stroke:var(--soft)}.even{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:5 4}
+.mark{stroke:var(--soft);stroke-dasharray:3 3}
 """
 Cell = tuple[str, str]  # html, class
 
@@ -138,7 +139,7 @@ def _sensitivity(report: Mapping[str, Any]) -> list[str]:
                 [
                     _words(unit["unit"]),
                     (_words(unit["shipped"]), "left"),
-                    f"{unit['sqnr_db']:.1f}",
+                    f"{unit['sqnr_db']:.1f}" if unit["sqnr_db"] < 150 else "no change",
                     (harm, "left"),
                     f"{unit['labels_changed']:.2f}",
                     "" if lost is None else f"{lost:+.2f}",

@@ -15,6 +15,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'clcr-edge[train]'")
 
 from clips import make_clip, noise  # noqa: E402
+from live_rig import camera_server, sound_server, write_wav  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from clcr_edge import toml_io  # noqa: E402
@@ -33,19 +34,19 @@ from clcr_edge.runtime.engine import StepInputs  # noqa: E402
 CONFIG = StudentConfig(classes=("a", "b", "none"), none_class="none")
 
 
-def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def command(*arguments: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "clcr_edge", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
         check=False,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", **env},
     )
 
 
-def inputs(tick: int, config: StudentConfig = CONFIG, **changed: object) -> StepInputs:
-    rng, t = np.random.default_rng(tick), config.tick
+def inputs(tick: int, **changed: object) -> StepInputs:
+    rng, t = np.random.default_rng(tick), CONFIG.tick
     values = {
         "frame": rng.random((1, 1, t.image_size, t.image_size), np.float32),
         "fbank": rng.standard_normal((t.fbank_frames, t.n_mels)).astype(np.float32),
@@ -102,9 +103,8 @@ class TestMethods:
         for symmetric in (False, True):
             observer = RangeObserver()
             observer.see(values)
-            errors = {
-                m: float(((rounded(values, r, symmetric) - values) ** 2).mean()) for m, r in observer.candidates(symmetric).items()
-            }
+            found = observer.candidates(symmetric)
+            errors = {m: float(((rounded(values, r, symmetric) - values) ** 2).mean()) for m, r in found.items()}
             assert errors["mse"] <= 1.02 * min(errors.values())
 
     def test_entropy_keeps_plain_data_and_drops_what_never_comes(self) -> None:
@@ -307,14 +307,17 @@ class TestRecording:
         def full(*_: object, **__: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
         with monkeypatch.context() as patched:
             patched.setattr(np, "savez_compressed", full)
             with pytest.raises(DataError, match=r"c: cannot be written \(No space left on device\)"):
                 recorded(out, 260)
-        with pytest.raises(KeyboardInterrupt), CalibrationWriter(out, CONFIG) as writer:
-            for tick in range(260):
-                writer.add(inputs(tick))
-            raise KeyboardInterrupt
+        monkeypatch.setattr(CalibrationWriter, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            recorded(out, 260)
+        monkeypatch.undo()
         assert (out / MANIFEST).read_bytes() == before
         assert [p.name for p in tmp_path.iterdir()] == ["c"]
         recorded(out, 300)
@@ -331,6 +334,26 @@ class TestRecording:
         streams = [list(s) for s in RecordedInputs(tmp_path / "c").streams(CONFIG)]
         assert [len(s) for s in streams] == [120, 180]
         np.testing.assert_array_equal(streams[1][0].fbank, inputs(120).fbank)
+
+
+def test_live_from_a_camera_and_a_microphone(checkpoint: Path, tmp_path: Path) -> None:
+    """An HTTP camera and a PulseAudio sink stand in for the devices; everything from there on is what a device runs."""
+    with camera_server() as camera, sound_server() as sound:
+        player = sound.play(write_wav(tmp_path / "talk.wav", noise(16.0)))
+        done = command(
+            *("calibrate", checkpoint, "--record", 10, "--camera", camera.url, "--mic", "default", "--no-stt"),
+            *("--out", tmp_path / "c"),
+            cwd=tmp_path,
+            PULSE_SERVER=sound.address,
+        )
+        player.kill()
+        player.wait()
+    assert done.returncode == 0, done.stderr
+    found = RecordedInputs(tmp_path / "c")
+    assert found.ticks == 250
+    about = found.manifest["recorded"]
+    assert about["ticks_with_picture"] > 200, done.stderr
+    assert about["ticks_with_sound"] > 200, done.stderr
 
 
 def test_there_is_no_calibration_without_data(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +20,14 @@ from typer.testing import CliRunner  # noqa: E402
 from clcr_edge import bundle as bundles  # noqa: E402
 from clcr_edge.calibration import sets  # noqa: E402
 from clcr_edge.calibration.choose import Chosen  # noqa: E402
+from clcr_edge.calibration.folder import calibration_set  # noqa: E402
 from clcr_edge.calibration.probe import products, quantise_products  # noqa: E402
-from clcr_edge.calibration.ranges import Range  # noqa: E402
+from clcr_edge.calibration.ranges import METHODS, Range  # noqa: E402
+from clcr_edge.calibration.recorded import CalibrationWriter, config_hashes  # noqa: E402
 from clcr_edge.calibration.sets import CalibrationSet, CheckSet, TickStream  # noqa: E402
 from clcr_edge.calibration.streams import inputs_of  # noqa: E402
-from clcr_edge.calibration.units import ConvSite  # noqa: E402
 from clcr_edge.cli import app  # noqa: E402
+from clcr_edge.config import StudentConfig  # noqa: E402
 from clcr_edge.data.bank import NONE  # noqa: E402
 from clcr_edge.data.streams import Event, Stream  # noqa: E402
 from clcr_edge.errors import DataError, UsageError  # noqa: E402
@@ -36,16 +38,16 @@ from clcr_edge.export.measure import Measured, Reliability, measure  # noqa: E40
 from clcr_edge.export.pipeline import GRAPHS, PAGE, export_bundle  # noqa: E402
 from clcr_edge.export.quantised import Quantised, calibrated  # noqa: E402
 from clcr_edge.export.sensitivity import Sensitivity, float_units  # noqa: E402
-from clcr_edge.packets import Modality  # noqa: E402
 from clcr_edge.runtime.onnx_engine import OnnxEngine  # noqa: E402
 from clcr_edge.train.checkpoint import save_student  # noqa: E402
 from clcr_edge.train.metrics import Metrics, event_label  # noqa: E402
 
 TICKS = 260
+GUILTY = "audio.encoder.conv1"
 BROKEN = Range(-0.02, 0.02)  # of a tensor that spans some units: nearly all of it is clipped
 
 
-def shortened(stream: Stream, said: np.ndarray) -> Stream:  # type: ignore[type-arg]
+def shortened(stream: Stream, said: Any) -> Stream:
     """The first ticks of a stream, labelled by what an engine said of them: its event accuracy is then 100 %."""
     events = []
     for onset in range(0, TICKS, 13):
@@ -61,21 +63,24 @@ class Rig:
     """A random student whose labels vary, its checkpoint, and sets on which fp32 is always right."""
 
     checkpoint: Path
-    model: onnx.ModelProto
+    model: Any
     calibration: CalibrationSet
     checks: CheckSet
-    config: object
+    config: Any
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
-    student = random_student(3)
+    student = random_student(0)
+    with torch.no_grad():  # so that what it says hangs on what it hears
+        student.frame_encoder.project.weight.mul_(16.0)
+        student.sound_encoder.project.weight.mul_(16.0)
     own, given = sets.own_sets(calibration_streams=1, check_streams=1)
     stream = next(given.streams())
     shown = next(own.streams(student.config))
     ticks = [i for i, _ in zip(inputs_of(stream, student.config), range(TICKS), strict=False)]
 
-    def probs(model: onnx.ModelProto) -> np.ndarray:  # type: ignore[type-arg]
+    def probs(model: Any) -> Any:
         engine = OnnxEngine(model.SerializeToString(), student.config, "fp32")
         state, rows = engine.initial_state(), []
         for inputs in ticks:
@@ -97,7 +102,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
         yield TickStream(iter(kept))
 
     folder = tmp_path_factory.mktemp("rig") / "checkpoint"
-    save_student(folder, student.state_dict(), student.config, {"seed": 3})
+    save_student(folder, student.state_dict(), student.config, {"seed": 0})
     checks = CheckSet("what fp32 said", lambda: iter([checked]), 1)
     return Rig(folder, model, CalibrationSet("some ticks", opened, TICKS), checks, student.config)
 
@@ -105,18 +110,18 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
 @pytest.fixture(scope="module")
 def ready(rig: Rig) -> Quantised:
     """Calibrated for both schemes."""
-    timing = [i for i, _ in zip(next(rig.calibration.streams(rig.config)), range(8), strict=False)]  # type: ignore[arg-type]
-    return calibrated(rig.model, rig.config, rig.calibration, ["int8", "trt-int8"], timing, 120, True, lambda *_: None)  # type: ignore[arg-type]
+    timing = [i for i, _ in zip(next(rig.calibration.streams(rig.config)), range(8), strict=False)]
+    return calibrated(rig.model, rig.config, rig.calibration, ["int8", "trt-int8"], timing, 60, True, lambda *_: None)
 
 
 def with_fault(ready: Quantised, unit: str) -> Quantised:
     site = next(s for s in ready.sites if s.unit == unit)
     ranges = {p: {**found, site.source: BROKEN} for p, found in ready.ranges.items()}
-    return dataclasses.replace(ready, ranges=ranges, _rankings={})
+    return dataclasses.replace(ready, ranges=ranges, timing=(), _rankings={})
 
 
-def measured(rig: Rig, models: dict[str, onnx.ModelProto]) -> dict[str, Measured]:
-    engines = {n: OnnxEngine(m.SerializeToString(), rig.config, n) for n, m in models.items()}  # type: ignore[arg-type]
+def measured(rig: Rig, models: dict[str, Any]) -> dict[str, Measured]:
+    engines = {n: OnnxEngine(m.SerializeToString(), rig.config, n) for n, m in models.items()}
     return measure(engines, rig.checks.streams())
 
 
@@ -130,21 +135,23 @@ class TestSensitivity:
 
     def test_a_planted_fault_is_ranked_first(self, ready: Quantised) -> None:
         sound = {s.unit: s for s in ready.ranking("int8")}
-        found = with_fault(ready, "audio.encoder.conv1").ranking("int8")
-        assert found[0].unit == "audio.encoder.conv1"
-        assert found[0].sqnr_db < sound["audio.encoder.conv1"].sqnr_db - 10
-        assert found[0].labels_changed > sound["audio.encoder.conv1"].labels_changed
+        found = with_fault(ready, GUILTY).ranking("int8")
+        assert found[0].unit == GUILTY
+        assert found[0].sqnr_db < sound[GUILTY].sqnr_db - 10
+        assert found[0].labels_changed > sound[GUILTY].labels_changed
         others = {s.unit: s.sqnr_db for s in found[1:]}
-        assert others == {u: s.sqnr_db for u, s in sound.items() if u != "audio.encoder.conv1"}
+        assert others == {u: s.sqnr_db for u, s in sound.items() if u != GUILTY}
 
     def test_every_unit_is_there_and_says_how_it_ships(self, rig: Rig, ready: Quantised) -> None:
         found = ready.ranking("int8")
         assert {s.unit for s in found if s.shipped == "int8"} == {s.unit for s in ready.sites}
         assert {s.unit for s in found if s.shipped == "float"} == set(float_units(rig.model))
         assert [s.sqnr_db for s in found] == sorted(s.sqnr_db for s in found)
-        assert all(10 < s.sqnr_db < 150 and s.latency_ms is not None for s in found), found
+        # No word comes in these ticks, so what reads words can do no harm.
+        assert all(10 < s.sqnr_db < 150 for s in found if not s.unit.startswith("language")), found
+        assert all(s.latency_ms is not None for s in found)
         assert all(s.tick_accuracy_lost is None for s in found), "these ticks have no labels"
-        assert ready.sensitivities()["int8"]["ticks"] == 120
+        assert ready.sensitivities()["int8"]["ticks"] == 60
 
     def test_a_probe_is_a_sound_graph_and_only_its_unit_changes(self, rig: Rig, ready: Quantised) -> None:
         nodes = float_units(rig.model)["media.tcn.mid"]
@@ -182,29 +189,29 @@ class TestMeasure:
 class TestGate:
     @pytest.mark.parametrize("precision", ["int8", "trt-int8"])
     def test_the_guilty_unit_goes_back_and_no_other(self, rig: Rig, ready: Quantised, precision: str) -> None:
-        broken = with_fault(ready, "vision.encoder.conv1")
+        broken = with_fault(ready, GUILTY)
         first = measured(rig, {"fp32": rig.model, precision: broken.build(precision, broken.sites)})
         drop = first[precision].lost(first["fp32"])["points"]
         assert drop > 10, "the fault must be felt"
 
-        def again(sites: object) -> Measured:
-            return measured(rig, {precision: broken.build(precision, sites)})[precision]  # type: ignore[arg-type]
+        def again(sites: Any) -> Measured:
+            return measured(rig, {precision: broken.build(precision, sites)})[precision]
 
         found = hold(
             broken.sites, first[precision], first["fp32"], Gate(drop - 5), lambda: broken.ranking(precision), again
         )
         assert found.held
-        assert [r["unit"] for r in found.reverted] == ["vision.encoder.conv1"]
+        assert [r["unit"] for r in found.reverted] == [GUILTY]
         assert f"lost {drop:.2f} points" in found.reverted[0]["why"]
         assert len(found.sites) == len(ready.sites) - 1
         assert [t["points"] for t in found.tries] == [drop, found.measured.lost(first["fp32"])["points"]]
-        assert "back to float: vision.encoder.conv1" in found.why
+        assert f"back to float: {GUILTY}" in found.why
 
     def test_what_holds_is_left_alone_and_nothing_more_is_measured(self, ready: Quantised) -> None:
-        def never(*_: object) -> Measured:
+        def never(*_: object) -> Any:
             raise AssertionError("not needed")
 
-        found = hold(ready.sites, events(9, 10), events(10, 10), Gate(10.0), never, never)  # type: ignore[arg-type]
+        found = hold(ready.sites, events(9, 10), events(10, 10), Gate(10.0), never, never)
         assert found.held
         assert not found.reverted
         assert len(found.tries) == 1
@@ -212,8 +219,8 @@ class TestGate:
     def test_one_event_too_many_is_too_many(self, ready: Quantised) -> None:
         tried = []
 
-        def again(sites: object) -> Measured:
-            tried.append([s.unit for s in sites])  # type: ignore[attr-defined]
+        def again(sites: Any) -> Measured:
+            tried.append([s.unit for s in sites])
             return events(198, 200)
 
         found = hold(ready.sites, events(198, 200), events(200, 200), Gate(0.5), lambda: ranked(ready), again)
@@ -226,8 +233,8 @@ class TestGate:
         slow = [s.unit for s in ready.sites[:2]]
         ranking = [dataclasses.replace(s, latency_ms=0.2 if s.unit in slow else -0.1) for s in ranked(ready)]
 
-        def speed(sites: object) -> float:
-            return 1.4 - 0.2 * sum(s.unit in slow for s in sites)  # type: ignore[attr-defined]
+        def speed(sites: Any) -> float:
+            return 1.4 - 0.2 * float(sum(s.unit in slow for s in sites))
 
         same = events(100, 100)
         found = hold(ready.sites, same, same, Gate(0.5, 1.3), lambda: ranking, lambda _: same, speed)
@@ -258,8 +265,10 @@ class TestExport:
     def test_if_nothing_holds_no_int8_is_written_and_the_command_fails(
         self, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def useless(_model: object, _sites: object, observers: dict[str, object], *_: object, **__: object) -> dict[str, Chosen]:
-            return {name: Chosen(Range(-1e-4, 1e-4), "mse", dict.fromkeys(("mse", "entropy", "percentile", "min-max"), 0.0)) for name in observers}
+        def useless(_model: object, _sites: object, observers: dict[str, object], **_: object) -> dict[str, Chosen]:
+            none = Chosen(Range(-1e-4, 1e-4), "mse", dict.fromkeys(METHODS, 0.0))
+            return dict.fromkeys(observers, none)
+
 
         monkeypatch.setattr(quantised_module, "choose_ranges", useless)
         monkeypatch.setattr(sets, "own_sets", lambda: (rig.calibration, rig.checks))
@@ -278,45 +287,34 @@ class TestExport:
         assert "INT8 was not written" in report["chosen"]["why"]
         assert "failed, not written" in (tmp_path / "b" / PAGE).read_text()
 
+    def test_a_recording_of_the_device_is_taken_if_it_was_made_for_this_student(self, rig: Rig, tmp_path: Path) -> None:
+        assert isinstance(rig.config, StudentConfig)
+        other = dataclasses.replace(rig.config, tick=dataclasses.replace(rig.config.tick, mel_low_hz=80.0))
+        for name, config in (("own", rig.config), ("foreign", other)):
+            with CalibrationWriter(tmp_path / name, config) as writer:
+                for inputs in next(rig.calibration.streams(rig.config)):
+                    writer.add(inputs)
+                writer.finish({})
+        done = CliRunner().invoke(
+            app,
+            ["export", str(rig.checkpoint), "--int8", "--calibration", str(tmp_path / "foreign"), "--out", str(tmp_path / "b")],
+        )
+        assert done.exit_code == 1
+        assert "recorded for another preprocessing" in str(done.exception)
+        assert not (tmp_path / "b").exists()
+        found = calibrated(
+            rig.model, rig.config, calibration_set(tmp_path / "own"), ["int8"], (), 1, False, lambda *_: None
+        )
+        assert found.about["ticks"] == TICKS
+        assert found.about["config_sha256"] == config_hashes(rig.config)
+        for site in found.sites:  # the same pictures and sounds, but for the bytes that the frames were kept in
+            assert found.ranges["int8"][site.source].high > 0
+
     def test_a_student_of_other_classes_is_not_calibrated_on_digits(self, rig: Rig, tmp_path: Path) -> None:
         student = random_student()
-        config = dataclasses.replace(student.config, classes=tuple("abcdefghij") + ("none",))
+        config = dataclasses.replace(student.config, classes=(*"abcdefghij", "none"))
         save_student(tmp_path / "c", student.state_dict(), config, {})
         for given in (sets.own_sets(1, 1)[0], rig.calibration):
             with pytest.raises(DataError, match="tells apart a, b, c, d"):
                 export_bundle(tmp_path / "c", tmp_path / "b", True, given, sets.own_sets(1, 1)[1], lambda *_: None)
         assert not (tmp_path / "b").exists()
-
-
-class TestPage:
-    def test_it_needs_nothing_from_anywhere(self, tiny_bundle: Path) -> None:
-        page = (tiny_bundle / PAGE).read_text()
-        assert not re.findall(r"<script|<link|<img|<iframe|@import|url\(|https?:|src=|onload", page)
-        assert page.count("<svg") == page.count("</svg>")
-        for section in ("Precisions", "Gate", "Sensitivity", "Latency", "Reliability", "Memory", "Calibration"):
-            assert re.search(f"<h2>{section}", page), section
-        for unit in ("vision.encoder.conv1", "media.tcn.deep", "intraced", "head"):
-            assert unit in page
-        assert page.count("reliability of ") == 4, "one for each precision, before and after"
-
-    def test_it_shows_the_numbers_of_the_report(self, tiny_bundle: Path) -> None:
-        page, report = (tiny_bundle / PAGE).read_text(), json.loads((tiny_bundle / "report.json").read_text())
-        for precision in ("fp32", "int8"):
-            found = report["precisions"][precision]
-            assert f"{found['latency']['p50_ms']:.3f}" in page
-            assert sum(found["latency_histogram"]["counts"]) == found["latency"]["n"]
-            assert found["memory"]["state_bytes"] > 10_000
-            assert found["memory"]["resident"]["engine_bytes"] > 1e6
-            assert sum(found["reliability"]["ticks"]) == found["accuracy"]["n_ticks"]
-        assert report["precisions"]["trt-int8"]["latency"] is None
-
-    def test_what_a_user_names_cannot_become_markup(self, tiny_bundle: Path) -> None:
-        from clcr_edge.export.report_page import page
-
-        report = json.loads((tiny_bundle / "report.json").read_text())
-        report["calibration"]["source"] = report["check"]["name"] = "<script>alert(1)</script>"
-        assert "<script" not in page(report)
-
-
-def test_a_site_is_a_unit(ready: Quantised) -> None:
-    assert all(isinstance(s, ConvSite) and s.modality in (Modality.VISION, Modality.AUDIO) for s in ready.sites)
