@@ -112,8 +112,12 @@ def hold(
     still = [f"{len(out.sites)} of {len(sites)} units in INT8"]
     still += [f"back to float: {', '.join(r['unit'] for r in out.reverted)}"] if out.reverted else []
     points = out.measured.lost(reference)["points"]
-    out.why = f"{'; '.join(still)}; {points:.2f} points lost, {gate.max_drop:g} allowed (n = {n} events)"
+    out.why = f"{'; '.join(still)}; {_told(points)}, {gate.max_drop:g} may be lost (n = {n} events)"
     return out
+
+
+def _told(points: float) -> str:
+    return "no points lost" if points == 0 else f"{abs(points):.2f} points {'lost' if points > 0 else 'gained'}"
 
 
 def _hold_speed(

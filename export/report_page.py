@@ -131,6 +131,7 @@ def _sensitivity(report: Mapping[str, Any]) -> list[str]:
     out: list[str] = []
     for precision, found in report["sensitivity"].items():
         rows: list[list[Cell | str]] = []
+        labelled = any(u["tick_accuracy_lost"] is not None for u in found["units"])
         for unit in found["units"]:
             lost, cost = unit["tick_accuracy_lost"], unit["latency_ms"]
             # 60 dB is far beyond what changes a label; the less is left of it, the longer the bar.
@@ -142,11 +143,12 @@ def _sensitivity(report: Mapping[str, Any]) -> list[str]:
                     f"{unit['sqnr_db']:.1f}" if unit["sqnr_db"] < 150 else "no change",
                     (harm, "left"),
                     f"{unit['labels_changed']:.2f}",
-                    "" if lost is None else f"{lost:+.2f}",
+                    *([f"{lost:+.2f}"] if labelled else []),
                     "" if cost is None else f"{1e3 * cost:+.0f}",
                 ]
             )
         head = ["unit", "<shipped as", "SQNR dB", "<harm", "labels changed %", "tick accuracy lost", "INT8 adds us"]
+        head = head if labelled else [h for h in head if h != "tick accuracy lost"]
         out += [
             f"<h2>Sensitivity of each unit, {_words(precision)}</h2>",
             _table(head, rows),
@@ -167,8 +169,9 @@ def _latency(report: Mapping[str, Any]) -> list[str]:
             caption = f"{_words(name)}: p50 {speed['p50_ms']:.3f} ms, n = {speed['n']}"
             out.append(f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>")
     out.append(
-        "<p class=soft>One thread, steps back to back, precisions interleaved; one axis for all. At the stream's pace steps "
-        "are slower. Graphs for TensorRT are timed on the device by <code>clcr-edge verify</code>.</p>"
+        "<p class=soft>One thread, steps back to back, precisions interleaved; one axis for all; the last bar holds what is "
+        "slower. At the stream's pace steps are slower. Graphs for TensorRT are timed on the device by "
+        "<code>clcr-edge verify</code>.</p>"
     )
     return out
 

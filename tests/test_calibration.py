@@ -356,6 +356,18 @@ def test_live_from_a_camera_and_a_microphone(checkpoint: Path, tmp_path: Path) -
     assert about["ticks_with_sound"] > 200, done.stderr
 
 
+def test_a_device_records_without_torch_and_onnx(checkpoint: Path, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "room.mp4", video_s=11.0, audio=noise(11.0))
+    arguments = ["calibrate", str(checkpoint), "--record", "10", "--camera", str(clip), "--no-stt", "--out", str(tmp_path / "c")]
+    code = (
+        "import sys\nfor name in ('torch', 'onnx', 'safetensors'): sys.modules[name] = None\n"
+        f"sys.argv[1:] = {arguments!r}\nfrom clcr_edge.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert RecordedInputs(tmp_path / "c").ticks == 250
+
+
 def test_there_is_no_calibration_without_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no recording in it"):
         calibration_set(tmp_path)

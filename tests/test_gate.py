@@ -262,6 +262,17 @@ def ranked(ready: Quantised) -> list[Sensitivity]:
 
 
 class TestExport:
+    def test_calls_that_make_no_sense(self, rig: Rig) -> None:
+        for arguments, said in (
+            (["--int8", "--max-drop", "-1"], "--max-drop -1"),
+            (["--min-speedup", "1.1"], "give --int8 with --target cpu or both"),
+            (["--int8", "--target", "tensorrt", "--min-speedup", "1.1"], "judged on the device"),
+            (["--int8", "--sensitivity-ticks", "0"], "or --no-sensitivity"),
+        ):
+            done = CliRunner().invoke(app, ["export", str(rig.checkpoint), *arguments])
+            assert isinstance(done.exception, UsageError), done.exception
+            assert said in str(done.exception)
+
     def test_if_nothing_holds_no_int8_is_written_and_the_command_fails(
         self, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

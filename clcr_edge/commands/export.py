@@ -61,6 +61,11 @@ def export(
         raise UsageError("--data and --root go together: --data digits --root DIR")
     if calibration is not None and data is not None:
         raise UsageError("--calibration and --data exclude each other: calibrate on recordings or on a data set")
+    if min_speedup is not None and not (int8 and target in ("cpu", "both")):
+        raise UsageError(
+            f"--min-speedup {min_speedup:g} gates INT8 on the CPU: give --int8 with --target cpu or both "
+            "(TensorRT's speed is judged on the device, by clcr-edge verify)"
+        )
     if sensitivity_ticks < 1:
         raise UsageError(f"--sensitivity-ticks {sensitivity_ticks}: give at least 1, or --no-sensitivity")
     try:
