@@ -49,13 +49,13 @@ def resident_bytes(model: onnx.ModelProto) -> dict[str, int] | None:
     Python, numpy and ONNX Runtime included. None where the system does not tell."""
     if not Path("/proc/self/status").is_file():
         return None
-    with tempfile.TemporaryDirectory(prefix="clcr-edge-") as folder:
-        path = Path(folder) / "step.onnx"
-        onnx.save(model, path)
-        call = [sys.executable, "-c", _CODE, str(path)]
-        done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=120)
     try:
+        with tempfile.TemporaryDirectory(prefix="clcr-edge-") as folder:
+            path = Path(folder) / "step.onnx"
+            onnx.save(model, path)
+            call = [sys.executable, "-c", _CODE, str(path)]
+            done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=120)
         found = json.loads(done.stdout)
         return {k: int(found[k]) for k in ("engine_bytes", "process_bytes")}
-    except (ValueError, KeyError, TypeError):
-        return None
+    except (ValueError, KeyError, TypeError, OSError, subprocess.TimeoutExpired):
+        return None  # an export does not fail for want of this

@@ -358,7 +358,8 @@ def test_live_from_a_camera_and_a_microphone(checkpoint: Path, tmp_path: Path) -
 
 def test_a_device_records_without_torch_and_onnx(checkpoint: Path, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "room.mp4", video_s=11.0, audio=noise(11.0))
-    arguments = ["calibrate", str(checkpoint), "--record", "10", "--camera", str(clip), "--no-stt", "--out", str(tmp_path / "c")]
+    arguments = ["calibrate", str(checkpoint), "--record", "10", "--camera", str(clip), "--no-stt"]
+    arguments += ["--out", str(tmp_path / "c")]
     code = (
         "import sys\nfor name in ('torch', 'onnx', 'safetensors'): sys.modules[name] = None\n"
         f"sys.argv[1:] = {arguments!r}\nfrom clcr_edge.cli import main\nmain()"
