@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import onnx
 
-from clcr_edge.calibration.ranges import Range, RangeObserver
+from clcr_edge.calibration.choose import Samples
+from clcr_edge.calibration.media_check import MediaCheck
+from clcr_edge.calibration.ranges import RangeObserver
 from clcr_edge.config import StudentConfig
 from clcr_edge.errors import DataError
 from clcr_edge.packets import FloatArray, Modality
@@ -24,7 +27,8 @@ class ObservedStep:
         watched = onnx.ModelProto()
         watched.CopyFrom(model)
         known = {v.name: v for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
-        watched.graph.output.extend(known[name] for name in tensors)
+        outputs = {o.name for o in model.graph.output}
+        watched.graph.output.extend(known[name] for name in tensors if name not in outputs)
         self._session = open_graph(watched.SerializeToString())
         self._tensors = tensors
         self._initial = OnnxEngine(model.SerializeToString(), config, "fp32").initial_state()
@@ -41,42 +45,49 @@ class ObservedStep:
         return new, dict(zip(self._tensors, results[len(state) :], strict=True))
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What was seen of each tensor. samples: of the tensors that were asked for as such. ticks: how many were run."""
+
+    observers: dict[str, RangeObserver]
+    samples: dict[str, Samples]
+    ticks: int
+
+
 def observe(
     model: onnx.ModelProto,
     config: StudentConfig,
-    tensors: dict[str, Modality],
+    tensors: Mapping[str, Modality | None],
     streams: Streams,
     tell: Callable[[int], None] = lambda ticks: None,
-) -> tuple[dict[str, Range], int]:
-    """Best 8-bit range of each tensor over all streams, and the number of ticks seen. Raises `DataError` on no data or NaN.
+    sampled: Iterable[str] = (),
+) -> Observed:
+    """Watch tensors over all streams. Raises `DataError` on no data, NaN, silence or darkness only.
 
-    tensors: name -> the modality whose media flows through it. A tick in which that is absent is not observed: the graph
-    computes it anyway, on a blank, and throws the result away.
+    tensors: name -> the modality whose media flows through it; None: always observed. A tick in which that is absent is not
+    observed: the graph computes it anyway, on a blank, and throws the result away. sampled: tensors to keep some ticks of.
     """
     step = ObservedStep(model, config, list(tensors))
     observers = {name: RangeObserver() for name in tensors}
-    ticks = 0
-    frames = sounds = 0
+    samples = {name: Samples() for name in sampled}
+    media = MediaCheck()
     for stream in streams:
         state = step.initial_state()
         for inputs in stream:
+            there = media.see(inputs)
             state, values = step.step(inputs, state)
-            frame, sound = (bool(p) for p in inputs.present > 0.5)
-            frames, sounds = frames + frame, sounds + sound
             for name, value in values.items():
-                if frame if tensors[name] is Modality.VISION else sound:
-                    try:
-                        observers[name].see(value)
-                    except ValueError:
-                        raise DataError(
-                            f"calibration tick {ticks}: NaN or infinite values; record the calibration streams again"
-                        ) from None
-            ticks += 1
-            tell(ticks)
-    if not ticks:
-        raise DataError("the calibration streams hold no tick; give recordings of at least some seconds")
-    if not frames or not sounds:
-        raise DataError(
-            f"the calibration streams hold {frames} ticks with a picture and {sounds} with sound; both are needed"
-        )
-    return {name: o.best() for name, o in observers.items()}, ticks
+                modality = tensors[name]
+                if modality is not None and not there[modality]:
+                    continue
+                try:
+                    observers[name].see(value)
+                except ValueError:
+                    raise DataError(
+                        f"calibration tick {media.ticks - 1}: NaN or infinite values; record the calibration streams again"
+                    ) from None
+                if name in samples:
+                    samples[name].see(value)
+            tell(media.ticks)
+    media.check()
+    return Observed(observers, samples, media.ticks)

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import av.error
 
-from clcr_edge.calibration.sets import CalibrationSet
+from clcr_edge.calibration.sets import CalibrationSet, TickStream
 from clcr_edge.config import StudentConfig
 from clcr_edge.errors import DataError, SourceError
 from clcr_edge.packets import Word
@@ -39,9 +39,9 @@ def recorded_set(folder: Path) -> CalibrationSet:
     if ticks < _LEAST_TICKS:
         raise DataError(f"{folder}: only {ticks / 25:.1f} s of recordings; give at least {_LEAST_TICKS / 25:.0f} s")
 
-    def opened(config: StudentConfig) -> Iterator[Iterator[StepInputs]]:
+    def opened(config: StudentConfig) -> Iterator[TickStream]:
         for file in files:
-            yield _replayed(file, config)
+            yield TickStream(_replayed(file, config))
 
     return CalibrationSet(f"{len(files)} recordings in {folder.name}", opened, ticks)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from clcr_edge.calibration.streams import inputs_of
 from clcr_edge.config import StudentConfig
-from clcr_edge.data.bank import DigitBank, IntArray, load_bank
+from clcr_edge.data.bank import NONE, DigitBank, IntArray, load_bank
 from clcr_edge.data.conditions import BY_NAME
 from clcr_edge.data.seen import Seen
 from clcr_edge.data.streams import Stream, make_stream
 from clcr_edge.data.synthetic import synthetic_bank, with_other_speech
+from clcr_edge.errors import DataError
 from clcr_edge.runtime.engine import StepInputs
 
 _SECONDS = 20.0
@@ -24,21 +26,50 @@ _MIX = ("clean", "moderate", "heavy")  # calibration must have seen noise, or no
 
 
 @dataclass(frozen=True)
+class TickStream:
+    """One stream as step inputs; read it once. labels: int64 `[T]`, where they are known."""
+
+    inputs: Iterator[StepInputs]
+    labels: IntArray | None = None
+
+    def __iter__(self) -> Iterator[StepInputs]:
+        return self.inputs
+
+
+def _any(_config: StudentConfig) -> None:
+    pass
+
+
+def _digits_only(config: StudentConfig) -> None:
+    wanted = tuple(str(d) for d in range(NONE))
+    if config.classes[:NONE] != wanted or config.classes[NONE:] != (config.none_class,):
+        raise DataError(
+            f"this student tells apart {', '.join(config.classes[:4])}, ...; calibration and check streams are of digits only. "
+            "There is nothing to calibrate and measure it on, and no INT8 without that"
+        )
+
+
+@dataclass(frozen=True)
 class CalibrationSet:
-    """Streams to observe. name: for the report. streams: opens them anew, as step inputs. ticks: how many in all."""
+    """Streams to observe. name: for the report. streams: opens them anew. ticks: how many in all. check: raises `DataError`
+    if the set was made for another model or preprocessing. about: more for the report."""
 
     name: str
-    streams: Callable[[StudentConfig], Iterator[Iterator[StepInputs]]]
+    streams: Callable[[StudentConfig], Iterator[TickStream]]
     ticks: int
+    check: Callable[[StudentConfig], None] = _any
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CheckSet:
-    """Labelled streams to measure on, disjoint from calibration. streams: opens them anew."""
+    """Labelled streams to measure on, disjoint from calibration. streams: opens them anew. check: raises `DataError` for a
+    student that tells other classes apart than these."""
 
     name: str
     streams: Callable[[], Iterator[Stream]]
     count: int
+    check: Callable[[StudentConfig], None] = _any
 
 
 def _streams(bank: DigitBank, count: int, seed: int, names: tuple[str, ...]) -> Iterator[Stream]:
@@ -47,15 +78,15 @@ def _streams(bank: DigitBank, count: int, seed: int, names: tuple[str, ...]) -> 
 
 
 def _calibration(name: str, bank: DigitBank, seed: int, count: int = _CALIBRATION_STREAMS) -> CalibrationSet:
-    def opened(config: StudentConfig) -> Iterator[Iterator[StepInputs]]:
+    def opened(config: StudentConfig) -> Iterator[TickStream]:
         for stream in _streams(bank, count, seed, _MIX):
-            yield inputs_of(stream, config)
+            yield TickStream(inputs_of(stream, config), stream.labels)
 
-    return CalibrationSet(name, opened, int(count * _SECONDS * 25))
+    return CalibrationSet(name, opened, int(count * _SECONDS * 25), _digits_only)
 
 
 def _check(name: str, bank: DigitBank, seed: int, count: int = _CHECK_STREAMS) -> CheckSet:
-    return CheckSet(name, lambda: _streams(bank, count, seed, ("clean", "moderate")), count)
+    return CheckSet(name, lambda: _streams(bank, count, seed, ("clean", "moderate")), count, _digits_only)
 
 
 def own_sets(

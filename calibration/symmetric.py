@@ -56,8 +56,7 @@ def quantise_symmetric(model: onnx.ModelProto, sites: Sequence[ConvSite], ranges
 
 
 def _pair(source: str, found: Range, added: list[onnx.TensorProto]) -> list[onnx.NodeProto]:
-    scale = max(-found.low, found.high, 1e-8) / _CODES
-    added.append(numpy_helper.from_array(np.array(scale, np.float32), f"{source}.scale"))
+    added.append(numpy_helper.from_array(np.array(found.symmetric_scale, np.float32), f"{source}.scale"))
     added.append(numpy_helper.from_array(np.array(0, np.int8), f"{source}.zero"))
     constants = [f"{source}.scale", f"{source}.zero"]
     return [

@@ -13,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from clcr_edge.commands.build import build
+from clcr_edge.commands.calibrate import calibrate
 from clcr_edge.commands.check import check
 from clcr_edge.commands.devices import devices
 from clcr_edge.commands.distill import distill
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("devices")(devices)
 app.command("doctor")(doctor)
+app.command("calibrate")(calibrate)
 app.command("export")(export)
 app.command("check")(check)
 app.command("build")(build)

@@ -18,8 +18,19 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {"n": len(seconds), "p50_ms": round(p50, 4), "p90_ms": round(p90, 4), "p99_ms": round(p99, 4)}
 
 
+def histogram(seconds: Sequence[float], low_ms: float, high_ms: float, bins: int = 40) -> list[int]:
+    """Counts over equal bins from low to high; what lies outside counts in the first or the last."""
+    return [int(c) for c in np.histogram(np.clip(np.asarray(seconds) * 1e3, low_ms, high_ms), bins, (low_ms, high_ms))[0]]
+
+
 def interleaved(engines: Mapping[str, Engine], ticks: Sequence[StepInputs], rounds: int = 400) -> dict[str, dict[str, float]]:
-    """Step every engine once per round over the same ticks, states rolled out; the order turns from round to round."""
+    """Percentiles of `timed`."""
+    return {name: percentiles(values) for name, values in timed(engines, ticks, rounds).items()}
+
+
+def timed(engines: Mapping[str, Engine], ticks: Sequence[StepInputs], rounds: int = 400) -> dict[str, list[float]]:
+    """Seconds of every step. Every engine steps once per round over the same ticks, states rolled out; the order turns from
+    round to round."""
     states = {name: engine.initial_state() for name, engine in engines.items()}
     times: dict[str, list[float]] = {name: [] for name in engines}
     names = list(engines)
@@ -30,4 +41,4 @@ def interleaved(engines: Mapping[str, Engine], ticks: Sequence[StepInputs], roun
             _, states[name] = engines[name].step(inputs, states[name])
             if turn >= _WARM:
                 times[name].append(time.perf_counter() - begun)
-    return {name: percentiles(values) for name, values in times.items()}
+    return times

@@ -1,9 +1,9 @@
-"""Checkpoint -> bundle: export, calibrate, quantise, prove, choose. Nothing is handed over that has not been measured.
+"""Checkpoint -> bundle: export, calibrate, quantise, prove, gate, choose. Nothing is handed over that has not been measured.
 
     student --graph--> step.fp32.onnx --observe on streams--> ranges --qdq--> step.int8.onnx              target cpu
        |                     |                                   \\--symmetric--> step.trt-int8.onnx      target tensorrt
        |                     \\--half--> step.trt-fp16.onnx, held to TensorRT's rules as the line above
-       \\--golden--> golden.npz         parity, event accuracy, latency of each --> report.json, chosen precision
+       \\--golden--> golden.npz         parity, event accuracy, latency of each --> gate --> report.json, report.html
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
@@ -22,26 +22,26 @@ import onnxruntime as ort
 
 from clcr_edge import bundle as bundles
 from clcr_edge.bundle import Bundle
-from clcr_edge.calibration.observe import observe
-from clcr_edge.calibration.qdq import quantise
-from clcr_edge.calibration.ranges import Range
 from clcr_edge.calibration.sets import CalibrationSet, CheckSet
-from clcr_edge.calibration.symmetric import quantise_symmetric
-from clcr_edge.calibration.units import ConvSite, conv_sites
+from clcr_edge.calibration.units import ConvSite
 from clcr_edge.config import StudentConfig
 from clcr_edge.data.seen import FILE as SEEN
-from clcr_edge.data.streams import Stream
 from clcr_edge.errors import ExportError
-from clcr_edge.export.golden import compare, make_golden, save_golden
+from clcr_edge.export.gate import Gate, Outcome, hold
+from clcr_edge.export.golden import Golden, compare, make_golden, save_golden
 from clcr_edge.export.graph import check, export_step
 from clcr_edge.export.half import to_half
-from clcr_edge.export.latency import interleaved
+from clcr_edge.export.latency import histogram, percentiles, timed
+from clcr_edge.export.measure import Measured, measure
+from clcr_edge.export.memory import resident_bytes, state_bytes
+from clcr_edge.export.quantised import Quantised, calibrated
+from clcr_edge.export.report_page import page
 from clcr_edge.export.rounded import rounded
 from clcr_edge.export.rules.check import findings
+from clcr_edge.export.sensitivity import TICKS as SENSITIVITY_TICKS
 from clcr_edge.runtime.engine import Engine
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.train.checkpoint import load_student
-from clcr_edge.train.evaluate import score
 
 GRAPHS = {
     "fp32": "step.fp32.onnx",
@@ -54,9 +54,9 @@ SCHEMES = {
     "trt-int8": "static Q/DQ: s8 activations, zero points 0, s8 weights per channel, float bias; the rest fp32",
     "trt-fp16": "FP16 weights and activations; states, norms, softmaxes and simplex fp32",
 }
-GOLDEN, REPORT = "golden.npz", "report.json"
+GOLDEN, REPORT, PAGE = "golden.npz", "report.json", "report.html"
 PARITY = 1e-4  # largest difference of any fp32 output from torch over the golden ticks
-MAX_LOSS_POINTS = 0.5  # INT8 may lose this much event accuracy and still be chosen
+MAX_LOSS_POINTS = Gate().max_drop
 _GOLDEN_TICKS = 64
 
 
@@ -74,94 +74,201 @@ def export_bundle(
     checks: CheckSet,
     tell: Tell,
     target: str = "cpu",
+    gate: Gate | None = None,
+    sensitivity_ticks: int = SENSITIVITY_TICKS,
 ) -> tuple[Bundle, dict[str, Any]]:
     """Write the bundle to `out`; returns it and the report.
 
     int8: for target "cpu", also an INT8 graph. target: "cpu", "tensorrt" (an INT8 and an FP16 graph beside fp32) or "both".
-    Raises `ExportError` if fp32 does not match torch, or a graph breaks a rule of TensorRT.
+    gate: what an INT8 graph must hold (None: the usual); one that does not is left out, and the report's "gate" says so.
+    sensitivity_ticks: how many ticks each unit's sensitivity is measured on; 0: only if the gate needs it.
+    Raises `ExportError` if fp32 does not match torch, or a graph breaks a rule of TensorRT; `DataError` if the calibration set
+    will not do, or was made for another model.
     """
+    gate = gate or Gate()
     bundles.check_target(out)
     tell("reading the checkpoint")
     student, training = load_student(checkpoint)
     config = student.config
+    calibration.check(config)
+    checks.check(config)
     tell("exporting the step graph")
     fp32 = export_step(student)
     models = {"fp32": fp32}
-    calibrated: dict[str, Any] = {}
+    tell("writing golden vectors")
+    golden = make_golden(student, islice(next(calibration.streams(config)), _GOLDEN_TICKS))
     wanted = [
         *(["int8"] if int8 and target in ("cpu", "both") else []),
         *(["trt-int8", "trt-fp16"] if target in ("tensorrt", "both") else []),
     ]
-    if "int8" in wanted or "trt-int8" in wanted:
-        sites, ranges, calibrated = _calibrated(fp32, config, calibration, tell)
-        calibrated["schemes"] = {p: SCHEMES[p] for p in wanted}
-        models |= {p: m(fp32, sites, ranges) for p, m in _QUANTISERS.items() if p in wanted}
+    integer = [p for p in wanted if p in ("int8", "trt-int8")]
+    quantised = None
+    if integer:
+        ticks = sensitivity_ticks or SENSITIVITY_TICKS
+        quantised = calibrated(
+            fp32, config, calibration, integer, golden.inputs, ticks, sensitivity_ticks > 0, lambda w, d, n: tell(w, d, n)
+        )
+        quantised.about["schemes"] = {p: SCHEMES[p] for p in wanted}
+        models |= {p: quantised.build(p, quantised.sites) for p in integer}
     if "trt-fp16" in wanted:
         models["trt-fp16"] = to_half(fp32)
     for precision in wanted:
-        check(models[precision])
-        if precision in _TENSORRT:
-            _hold_to_rules(models[precision], precision)
+        _sound(models[precision], precision)
+    engines = {p: _measurable(m, config, p) for p, m in models.items()}
+    _hold_parity(engines["fp32"], golden)
 
-    tell("writing golden vectors")
-    first = next(calibration.streams(config))
-    golden = make_golden(student, islice(first, _GOLDEN_TICKS))
-    measured = {p: rounded(m) if p == "trt-fp16" else m for p, m in models.items()}
-    engines: dict[str, Engine] = {p: OnnxEngine(m.SerializeToString(), config, p) for p, m in measured.items()}
-    parity = {p: compare(e, golden) for p, e in engines.items()}
-    worst = max(parity["fp32"].items(), key=lambda item: item[1]["max_abs"])
-    if not worst[1]["max_abs"] <= PARITY:
-        raise ExportError(
-            f"fp32 in ONNX Runtime differs from torch by {worst[1]['max_abs']:.2e} in {worst[0]} (limit {PARITY:.0e}); "
-            "no bundle was written. Please report this with your versions of torch and onnxruntime"
-        )
-    accuracy = {p: _accuracy(e, checks, p, tell) for p, e in engines.items()}
+    measured = _measured(engines, checks, ", ".join(engines), tell)
+    outcomes: dict[str, Outcome] = {}
+    if quantised is not None:
+        if sensitivity_ticks:
+            quantised.ranking(integer[0])
+        for precision in integer:
+            outcome = _gated(quantised, precision, measured, gate, checks, golden, tell)
+            outcomes[precision] = outcome
+            measured[precision] = outcome.measured
+            if not outcome.held:
+                del models[precision], engines[precision]
+            elif outcome.reverted:
+                models[precision] = quantised.build(precision, outcome.sites)
+                _sound(models[precision], precision)
+                engines[precision] = _measurable(models[precision], config, precision)
     tell("measuring latency, interleaved")
     # A CPU's time says nothing about TensorRT's: that is measured on the device, never guessed.
-    latency = interleaved({p: e for p, e in engines.items() if p not in _TENSORRT}, golden.inputs)
-    chosen, why = choose(accuracy, latency)
-    tensorrt = for_tensorrt(accuracy)
-    report = {
-        "machine": {
-            "cpu": _cpu(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            "onnxruntime": ort.__version__,
-        },
-        "calibration": calibrated,
-        "check": {"name": checks.name, "streams": checks.count},
-        "precisions": {
-            p: {
-                "bytes": models[p].ByteSize(),
-                "nodes": len(models[p].graph.node),
-                "parity": parity[p],
-                "accuracy": accuracy[p],
-                "latency": latency.get(p),
-            }
-            for p in models
-        },
-        "chosen": {"precision": chosen, "why": why},
-        **({"tensorrt": tensorrt} if tensorrt else {}),
-    }
+    seconds = timed({p: e for p, e in engines.items() if p not in _TENSORRT}, golden.inputs)
+    tell("measuring memory")
+    report = _report(models, engines, golden, measured, seconds, outcomes, quantised, gate)
+    report["check"] = {"name": checks.name, "streams": checks.count}
 
     def fill(folder: Path) -> dict[str, Any]:
         for precision, model in models.items():
             onnx.save(model, folder / GRAPHS[precision])
         save_golden(golden, folder / GOLDEN)
         (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        (folder / PAGE).write_text(page(report), "utf-8")
         if (checkpoint / SEEN).is_file():
             shutil.copyfile(checkpoint / SEEN, folder / SEEN)
         return {
             "chosen": report["chosen"],
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": report["created"],
             "training": training,
-            "calibration": {k: v for k, v in calibrated.items() if k != "ranges"},
-            "metrics": {p: {"check": checks.name, **_known(accuracy[p])} for p in models},
-            **({"tensorrt": tensorrt} if tensorrt else {}),
+            "calibration": {k: v for k, v in report["calibration"].items() if k != "ranges"},
+            "metrics": {p: {"check": checks.name, **_known(report["precisions"][p]["accuracy"])} for p in models},
+            **({"gate": {p: {"held": o.held, "why": o.why} for p, o in outcomes.items()}} if outcomes else {}),
+            **({"tensorrt": report["tensorrt"]} if "tensorrt" in report else {}),
         }
 
     tell("writing the bundle")
     return bundles.write(out, config, {p: GRAPHS[p] for p in models}, fill), report
+
+
+def _sound(model: onnx.ModelProto, precision: str) -> None:
+    check(model)
+    if precision in _TENSORRT:
+        _hold_to_rules(model, precision)
+
+
+def _measurable(model: onnx.ModelProto, config: StudentConfig, precision: str) -> Engine:
+    graph = rounded(model) if precision == "trt-fp16" else model
+    return OnnxEngine(graph.SerializeToString(), config, precision)
+
+
+def _hold_parity(engine: Engine, golden: Golden) -> None:
+    name, worst = max(compare(engine, golden).items(), key=lambda item: item[1]["max_abs"])
+    if not worst["max_abs"] <= PARITY:
+        raise ExportError(
+            f"fp32 in ONNX Runtime differs from torch by {worst['max_abs']:.2e} in {name} (limit {PARITY:.0e}); "
+            "no bundle was written. Please report this with your versions of torch and onnxruntime"
+        )
+
+
+def _measured(engines: dict[str, Engine], checks: CheckSet, what: str, tell: Tell) -> dict[str, Measured]:
+    return measure(engines, checks.streams(), lambda done: tell(f"measuring accuracy, {what}", done, checks.count))
+
+
+def _gated(
+    quantised: Quantised,
+    precision: str,
+    measured: dict[str, Measured],
+    gate: Gate,
+    checks: CheckSet,
+    golden: Golden,
+    tell: Tell,
+) -> Outcome:
+    config = quantised.config
+
+    def again(sites: Sequence[ConvSite]) -> Measured:
+        engine = _measurable(quantised.build(precision, sites), config, precision)
+        return _measured({precision: engine}, checks, f"{precision}, {len(sites)} units", tell)[precision]
+
+    def speedup(sites: Sequence[ConvSite]) -> float:
+        pair = {"fp32": quantised.model, precision: quantised.build(precision, sites)}
+        seconds = timed({p: _measurable(m, config, p) for p, m in pair.items()}, golden.inputs)
+        return percentiles(seconds["fp32"])["p50_ms"] / percentiles(seconds[precision])["p50_ms"]
+
+    return hold(
+        quantised.sites,
+        measured[precision],
+        measured["fp32"],
+        gate,
+        lambda: quantised.ranking(precision),
+        again,
+        # Only the CPU's speed can be judged here.
+        speedup if gate.min_speedup is not None and precision == "int8" else None,
+    )
+
+
+def _report(
+    models: dict[str, onnx.ModelProto],
+    engines: dict[str, Engine],
+    golden: Golden,
+    measured: dict[str, Measured],
+    seconds: dict[str, list[float]],
+    outcomes: dict[str, Outcome],
+    quantised: Quantised | None,
+    gate: Gate,
+) -> dict[str, Any]:
+    accuracy = {p: measured[p].metrics.to_json() for p in models}
+    latency = {p: percentiles(values) for p, values in seconds.items()}
+    chosen, why = choose(accuracy, latency, gate.max_drop)
+    if "int8" in outcomes and not outcomes["int8"].held:
+        chosen, why = "fp32", f"INT8 was not written: {outcomes['int8'].why}; fp32 is used"
+    tensorrt = for_tensorrt(accuracy, gate.max_drop)
+    low = min(map(min, seconds.values())) * 1e3
+    # A busy machine's slowest steps would press all others into one bar: the last bar holds what is slower.
+    high = min(max(t["p99_ms"] for t in latency.values()), 3 * max(t["p50_ms"] for t in latency.values()))
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": {
+            "cpu": _cpu(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "onnxruntime": ort.__version__,
+        },
+        "calibration": {} if quantised is None else quantised.about,
+        "precisions": {
+            p: {
+                "bytes": m.ByteSize(),
+                "nodes": len(m.graph.node),
+                "parity": compare(engines[p], golden),
+                "accuracy": accuracy[p],
+                "reliability": measured[p].reliability,
+                "latency": latency.get(p),
+                "latency_histogram": None
+                if p not in seconds
+                else {"low_ms": round(low, 4), "high_ms": round(high, 4), "counts": histogram(seconds[p], low, high)},
+                "memory": {"state_bytes": state_bytes(m), "resident": None if p in _TENSORRT else resident_bytes(m)},
+            }
+            for p, m in models.items()
+        },
+        "sensitivity": {} if quantised is None else quantised.sensitivities(),
+        "gate": {
+            "max_drop": gate.max_drop,
+            "min_speedup": gate.min_speedup,
+            "results": {p: o.to_json() for p, o in outcomes.items()},
+        },
+        "chosen": {"precision": chosen, "why": why},
+        **({"tensorrt": tensorrt} if tensorrt else {}),
+    }
 
 
 def _known(scores: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +277,6 @@ def _known(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 _TENSORRT = ("trt-int8", "trt-fp16")
-_QUANTISERS = {"int8": quantise, "trt-int8": quantise_symmetric}
 
 
 def _hold_to_rules(model: onnx.ModelProto, precision: str) -> None:
@@ -184,40 +290,9 @@ def _hold_to_rules(model: onnx.ModelProto, precision: str) -> None:
         )
 
 
-def _calibrated(
-    fp32: onnx.ModelProto, config: StudentConfig, calibration: CalibrationSet, tell: Tell
-) -> tuple[list[ConvSite], dict[str, Range], dict[str, Any]]:
-    sites = conv_sites(fp32)
-    if not sites:
-        raise ExportError("found no convolution to quantise in the step graph; this is a fault of clcr-edge, please report it")
-    tensors = {s.source: s.modality for s in sites} | {s.result: s.modality for s in sites}
-    ranges, ticks = observe(
-        fp32,
-        config,
-        tensors,
-        calibration.streams(config),
-        lambda done: tell("calibrating", done, calibration.ticks),
-    )
-    about = {
-        "source": calibration.name,
-        "ticks": ticks,
-        "int8_units": [s.unit for s in sites],
-        "float_units": ["tcn", "words", "intraced", "intercad", "head"],
-        "ranges": {s.unit: [round(ranges[s.source].low, 4), round(ranges[s.source].high, 4)] for s in sites},
-    }
-    return sites, ranges, about
-
-
-def _accuracy(engine: Engine, checks: CheckSet, precision: str, tell: Tell) -> dict[str, Any]:
-    def counted() -> Iterator[Stream]:
-        for index, stream in enumerate(checks.streams()):
-            tell(f"measuring accuracy, {precision}", index, checks.count)
-            yield stream
-
-    return score(engine, counted()).to_json()
-
-
-def choose(accuracy: dict[str, dict[str, Any]], latency: dict[str, dict[str, float]]) -> tuple[str, str]:
+def choose(
+    accuracy: dict[str, dict[str, Any]], latency: dict[str, dict[str, float]], max_drop: float = MAX_LOSS_POINTS
+) -> tuple[str, str]:
     """The precision to run on this machine, and a sentence that says why."""
     if "int8" not in accuracy:
         return "fp32", "only fp32 was exported for the CPU; --int8 adds INT8"
@@ -225,14 +300,14 @@ def choose(accuracy: dict[str, dict[str, Any]], latency: dict[str, dict[str, flo
     ratio = latency["fp32"]["p50_ms"] / latency["int8"]["p50_ms"]
     moved = f"INT8 {change} (n = {accuracy['int8']['n_events']} events)"
     speed = f"runs at {ratio:.2f}x the speed of fp32 here (p50, interleaved)"
-    if lost > MAX_LOSS_POINTS:
-        return "fp32", f"{moved}, more than {MAX_LOSS_POINTS} allowed, and {speed}: fp32 is used"
+    if lost > max_drop:
+        return "fp32", f"{moved}, more than {max_drop} allowed, and {speed}: fp32 is used"
     if ratio <= 1.0:
         return "fp32", f"{moved} but {speed}, so it is slower: fp32 is used"
     return "int8", f"{moved} and {speed}: INT8 is used"
 
 
-def for_tensorrt(accuracy: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def for_tensorrt(accuracy: dict[str, dict[str, Any]], max_drop: float = MAX_LOSS_POINTS) -> dict[str, Any]:
     """Which TensorRT graphs hold accuracy, and a sentence that says so; empty where there are none."""
     there = [p for p in _TENSORRT if p in accuracy]
     if not there:
@@ -240,8 +315,8 @@ def for_tensorrt(accuracy: dict[str, dict[str, Any]]) -> dict[str, Any]:
     changes = {p: _change(accuracy, p) for p in there}
     told = ", ".join(f"{p} {change}" for p, (_, change) in changes.items())
     return {
-        "holding": [p for p, (lost, _) in changes.items() if lost <= MAX_LOSS_POINTS],
-        "why": f"for TensorRT: {told} (n = {accuracy['fp32']['n_events']} events, {MAX_LOSS_POINTS} points may be lost); "
+        "holding": [p for p, (lost, _) in changes.items() if lost <= max_drop],
+        "why": f"for TensorRT: {told} (n = {accuracy['fp32']['n_events']} events, {max_drop} points may be lost); "
         "which is faster is measured on the device",
     }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clcr_edge.commands.train import missing_train
-from clcr_edge.errors import UsageError
+from clcr_edge.errors import ExportError, UsageError
 from clcr_edge.runtime.assets import shipped
 
 if TYPE_CHECKING:
@@ -30,9 +30,23 @@ def export(
     ] = None,
     data: Annotated[str | None, typer.Option(help="Calibrate and check on a data set: digits (needs --root).")] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the data set.", show_default=False)] = None,
+    max_drop: Annotated[
+        float, typer.Option(metavar="POINTS", help="Points of event accuracy that INT8 may lose.", show_default=True)
+    ] = 0.5,
+    min_speedup: Annotated[
+        float | None, typer.Option(metavar="X", help="INT8 must run at X times the speed of fp32 on this CPU [default: off]")
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity/--no-sensitivity", help="Measure what INT8 does to each unit.")
+    ] = True,
+    sensitivity_ticks: Annotated[int, typer.Option(metavar="N", help="Ticks to measure that on.")] = 500,
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object on stdout.")] = False,
 ) -> None:
-    """Export the step graph, calibrate and quantise it, measure each precision, and write the bundle."""
+    """Export the step graph, calibrate and quantise it, measure each precision, and write the bundle.
+
+    Units that cost INT8 too much accuracy go back to float. If no INT8 graph holds, none is written, the bundle keeps its float
+    graphs, and the exit code is 1.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -47,12 +61,21 @@ def export(
         raise UsageError("--data and --root go together: --data digits --root DIR")
     if calibration is not None and data is not None:
         raise UsageError("--calibration and --data exclude each other: calibrate on recordings or on a data set")
+    if min_speedup is not None and not (int8 and target in ("cpu", "both")):
+        raise UsageError(
+            f"--min-speedup {min_speedup:g} gates INT8 on the CPU: give --int8 with --target cpu or both "
+            "(TensorRT's speed is judged on the device, by clcr-edge verify)"
+        )
+    if sensitivity_ticks < 1:
+        raise UsageError(f"--sensitivity-ticks {sensitivity_ticks}: give at least 1, or --no-sensitivity")
     try:
-        from clcr_edge.calibration.recordings import recorded_set
+        from clcr_edge.calibration.folder import calibration_set
         from clcr_edge.calibration.sets import digits_sets, own_sets
-        from clcr_edge.export.pipeline import export_bundle
+        from clcr_edge.export.gate import Gate
+        from clcr_edge.export.pipeline import PAGE, export_bundle
     except ModuleNotFoundError as e:
         raise missing_train(e) from None
+    gate = Gate(max_drop, min_speedup)
     source = checkpoint or shipped("digits-student")
     if source is None:
         raise UsageError("no checkpoint given, and none ships with this installation; name one: clcr-edge export CHECKPOINT")
@@ -62,7 +85,7 @@ def export(
     else:
         calibrated, checks = own_sets()
         if calibration is not None:
-            calibrated = recorded_set(calibration)
+            calibrated = calibration_set(calibration)
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, disable=not console.is_terminal
@@ -72,7 +95,8 @@ def export(
         def tell(what: str, done: int = 0, total: int = 0) -> None:
             progress.update(task, description=what, completed=done, total=total or None)
 
-        bundle, report = export_bundle(source, out, int8, calibrated, checks, tell, target)
+        ticks = sensitivity_ticks if sensitivity else 0
+        bundle, report = export_bundle(source, out, int8, calibrated, checks, tell, target, gate, ticks)
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -82,7 +106,25 @@ def export(
         typer.echo(report["chosen"]["why"])
         if "tensorrt" in report:
             typer.echo(report["tensorrt"]["why"])
-        typer.echo(f"wrote {bundle.path}")
+        for line in _gate_lines(report):
+            typer.echo(line)
+        typer.echo(f"wrote {bundle.path}; the whole report: {bundle.path / PAGE}")
+    failed = [p for p, result in report["gate"]["results"].items() if not result["held"]]
+    if failed:
+        kept = ", ".join(bundle.precisions)
+        raise ExportError(f"{', '.join(failed)} did not hold and was not written; {bundle.path} holds {kept}")
+
+
+def _gate_lines(report: dict[str, Any]) -> list[str]:
+    """What went back to float and why, and the three most harmful INT8 units."""
+    lines = []
+    for precision, result in report["gate"]["results"].items():
+        lines += [f"{precision}: {r['unit']} went back to float: {r['why']}" for r in result["reverted"]]
+    for precision, found in report["sensitivity"].items():
+        worst = [u for u in found["units"] if u["shipped"] == "int8"][:3]
+        told = ", ".join(f"{u['unit']} {u['sqnr_db']:.1f} dB" for u in worst)
+        lines.append(f"most sensitive to INT8 ({precision}, {found['ticks']} ticks): {told}")
+    return lines
 
 
 def _table(report: dict[str, Any]) -> Table:
