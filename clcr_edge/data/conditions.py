@@ -8,8 +8,11 @@ import numpy as np
 
 from clcr_edge.errors import ConfigError
 
-# Fixed once in validation so that vision alone scores 70 to 85 % of events under `heavy`.
-HEAVY_IMAGE_NOISE = 0.45
+# Fixed in validation so that vision alone scores 70 to 85 % of events under `heavy`: 88, 82 and 71 % at 0.45, 0.55 and 0.65
+# (n = 154 validation events each, the shipped student).
+HEAVY_IMAGE_NOISE = 0.6
+# The most that training draws, as a share of full scale.
+TRAINING_IMAGE_NOISE = 0.54
 HEAVY_AUDIO_SNR_DB = 0.0
 HEAVY_WORD_ERROR_RATE = 0.30
 NOISE_KINDS = ("white", "pink", "brown", "hum", "bursts", "babble")
@@ -65,9 +68,9 @@ BY_NAME = {c.name: c for c in (CLEAN, MODERATE, HEAVY)}
 
 
 def draw_training_conditions(rng: np.random.Generator) -> Conditions:
-    """Conditions of one training stream: from clean to somewhat beyond `heavy`, each disturbance by itself."""
+    """Conditions of one training stream: from clean to about `heavy`, each disturbance by itself."""
     snr = None if rng.random() < 0.15 else float(rng.uniform(-5.0, 20.0))
-    noise = float(rng.uniform(0.0, 0.06) if rng.random() < 0.5 else rng.uniform(0.06, 1.2 * HEAVY_IMAGE_NOISE))
+    noise = float(rng.uniform(0.0, 0.06) if rng.random() < 0.5 else rng.uniform(0.06, TRAINING_IMAGE_NOISE))
     return Conditions(
         image_noise=noise,
         audio_snr_db=snr,
