@@ -40,6 +40,7 @@ from clcr_edge.export.rounded import rounded
 from clcr_edge.export.rules.check import findings
 from clcr_edge.export.sensitivity import TICKS as SENSITIVITY_TICKS
 from clcr_edge.runtime.engine import Engine
+from clcr_edge.runtime.machine import cpu_name
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.train.checkpoint import load_student
 
@@ -239,7 +240,7 @@ def _report(
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": {
-            "cpu": _cpu(),
+            "cpu": cpu_name(),
             "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),
             "onnxruntime": ort.__version__,
@@ -327,12 +328,3 @@ def _change(accuracy: dict[str, dict[str, Any]], precision: str) -> tuple[float,
     if lost == 0:
         return lost, "keeps the event accuracy"
     return lost, f"{'loses' if lost > 0 else 'gains'} {abs(lost):.2f} points of event accuracy"
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names: Sequence[str] = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
