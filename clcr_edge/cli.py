@@ -57,6 +57,10 @@ def main() -> NoReturn:
         code = 130
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader has gone; keep the interpreter's last flush quiet
+    except OSError as e:  # a full disk, a folder that cannot be made: the user's machine, not our fault
+        print(f"clcr-edge: {e.filename or 'output'}: {e.strerror or e}; make room, or name another place", file=sys.stderr)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left in the buffer cannot be written either
+        code = 1
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else int(e.code is not None)
     _leave(code)

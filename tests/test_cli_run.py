@@ -317,3 +317,10 @@ def test_without_vosk_it_goes_on_and_says_so(clip: Path, tiny_bundle: Path) -> N
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert len(done.stdout.splitlines()) >= 25
     assert done.stderr.splitlines()[0].startswith("clcr-edge: going on without language: ")
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, "doctor"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "clcr-edge: output: No space left on device; make room, or name another place\n"

@@ -10,7 +10,7 @@ import typer
 
 
 def build(
-    bundle: Annotated[Path | None, typer.Argument(help="Bundle directory [default: the shipped one, or one in ./out]")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle directory [default: the one in ./out]")] = None,
     precision: Annotated[
         list[str] | None, typer.Option(metavar="fp32|fp16|int8", help="May be repeated. [default: all that the bundle has]")
     ] = None,

@@ -31,7 +31,7 @@ class Sink(Protocol):
 
 
 def run(
-    bundle: Annotated[Path | None, typer.Argument(help="Bundle directory [default: the shipped one, or one in ./out]")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle directory [default: the one in ./out]")] = None,
     camera: Annotated[str | None, typer.Option(metavar="SRC", help="Index, device name, URL or file [default: 0]")] = None,
     mic: Annotated[str | None, typer.Option(metavar="SRC", help="The same [default: the default microphone]")] = None,
     stt_model: Annotated[Path | None, typer.Option(metavar="DIR", help="Vosk model [default: the shipped one]")] = None,

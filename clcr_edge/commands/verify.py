@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    bundle: Annotated[Path | None, typer.Argument(help="Bundle directory [default: the shipped one, or one in ./out]")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle directory [default: the one in ./out]")] = None,
     engine: Annotated[EngineName, typer.Option(help="What runs the graphs.")] = EngineName.onnxruntime,
     precision: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be repeated. [default: all there are]")
