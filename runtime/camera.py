@@ -14,6 +14,7 @@ from typing import Any
 
 from clcr_edge.errors import MissingPartError, SourceError
 from clcr_edge.packets import VideoFrame
+from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.video_devices import list_video_devices
 
 _OPEN_MS = 5_000
@@ -163,6 +164,11 @@ class Camera:
     def alive(self) -> bool:
         """A frame has arrived lately."""
         return time.monotonic() - self._read_s < _STALE_S
+
+    @property
+    def state(self) -> SourceState:
+        """How the source is doing."""
+        return SourceState.LIVE if self.alive else SourceState.STALLED
 
     def take(self) -> list[VideoFrame]:
         """The frames that have arrived since the last call, oldest first."""

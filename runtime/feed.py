@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from clcr_edge.packets import AudioChunk, VideoFrame, Word
+from clcr_edge.runtime.source_state import SourceState
 
 
 @dataclass
@@ -28,6 +29,10 @@ class Feed(Protocol):
     @property
     def frames_dropped(self) -> int:
         """Camera frames that were overwritten before the pipeline saw them."""
+
+    @property
+    def states(self) -> dict[str, SourceState]:
+        """How each source is doing: "camera", "microphone", as far as there is one."""
 
     @property
     def problem(self) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clcr_edge.runtime.feed import Batch
 from clcr_edge.runtime.media_file import MediaFile
+from clcr_edge.runtime.source_state import SourceState
 
 _EDGE_S = 1e-4  # media that ends this little after a tick began does not make another tick
 
@@ -38,6 +39,12 @@ class FileFeed:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def states(self) -> dict[str, SourceState]:
+        """A file is there or it is not."""
+        kinds = {"camera": any(f.video for f in self._files), "microphone": any(f.audio for f in self._files)}
+        return {name: SourceState.LIVE for name, there in kinds.items() if there}
 
     def collect(self, end_s: float) -> Batch | None:
         """The file's media before `end_s`; None once nothing of it reaches into this tick."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from clcr_edge.packets import AudioChunk, VideoFrame
 from clcr_edge.runtime.feed import Batch
+from clcr_edge.runtime.source_state import SourceState
 
 
 class FrameSource(Protocol):
@@ -18,6 +19,8 @@ class FrameSource(Protocol):
 
     @property
     def alive(self) -> bool: ...
+    @property
+    def state(self) -> SourceState: ...
     def take(self) -> list[VideoFrame]: ...
     def close(self) -> None: ...
 
@@ -27,6 +30,8 @@ class AudioSource(Protocol):
 
     @property
     def alive(self) -> bool: ...
+    @property
+    def state(self) -> SourceState: ...
     def take(self) -> list[AudioChunk]: ...
     def close(self) -> None: ...
 
@@ -68,6 +73,12 @@ class LiveFeed:
     def frames_dropped(self) -> int:
         """Frames the camera overwrote before they were taken."""
         return self._camera.frames_dropped if self._camera is not None else 0
+
+    @property
+    def states(self) -> dict[str, SourceState]:
+        """What each source says of itself."""
+        sources = {"camera": self._camera, "microphone": self._microphone}
+        return {name: source.state for name, source in sources.items() if source is not None}
 
     def collect(self, end_s: float) -> Batch:
         """Everything that has arrived, once the tick ending at `end_s` is complete or given up. Never None."""

@@ -16,6 +16,7 @@ from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, FloatArray
 from clcr_edge.runtime.audio_clock import AudioClock
 from clcr_edge.runtime.portaudio import InputDevice, find_input, forget_exit_handler, guarded, sounddevice, takes_rate
+from clcr_edge.runtime.source_state import SourceState
 
 _BLOCK_S = 0.020
 _MAX_WAITING = 500  # blocks: 10 s; a caller that stops taking loses the oldest
@@ -156,6 +157,11 @@ class Microphone:
     def alive(self) -> bool:
         """Audio has arrived lately."""
         return not self._ended and time.monotonic() - self._called_s < _STALE_S
+
+    @property
+    def state(self) -> SourceState:
+        """How the source is doing."""
+        return SourceState.LIVE if self.alive else SourceState.STALLED
 
     def take(self) -> list[AudioChunk]:
         """The audio that has arrived since the last call; contiguous chunks unless the device lost some."""

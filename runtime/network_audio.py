@@ -14,6 +14,7 @@ import numpy as np
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk
 from clcr_edge.runtime.audio_clock import AudioClock
+from clcr_edge.runtime.source_state import SourceState
 
 _TIMEOUT_S = (5.0, 2.0)  # open, read
 _OPEN_S = 12.0
@@ -107,6 +108,11 @@ class NetworkAudio:
     def alive(self) -> bool:
         """Audio has arrived lately."""
         return time.monotonic() - self._arrived_s < _STALE_S
+
+    @property
+    def state(self) -> SourceState:
+        """How the source is doing."""
+        return SourceState.LIVE if self.alive else SourceState.STALLED
 
     def take(self) -> list[AudioChunk]:
         """The audio that has arrived since the last call."""

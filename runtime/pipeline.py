@@ -13,6 +13,7 @@ from clcr_edge.runtime.feed import Feed, Listener
 from clcr_edge.runtime.file_feed import FileFeed
 from clcr_edge.runtime.live_feed import AudioSource, FrameSource, LiveFeed
 from clcr_edge.runtime.session import Session
+from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech import Speech
 
 _SILENT = Listener()
@@ -63,6 +64,12 @@ class Pipeline:
         self._feed.close()
         if self._speech is not None:
             self._speech.close()
+
+    @property
+    def states(self) -> dict[str, SourceState]:
+        """How each source is doing: "camera", "microphone", "speech", as far as there is one."""
+        speech = {} if self._speech is None else {"speech": self._speech.state}
+        return {**self._feed.states, **speech}
 
     @property
     def summary(self) -> Summary:

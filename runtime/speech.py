@@ -16,6 +16,7 @@ import numpy as np
 from clcr_edge.errors import MissingPartError, SpeechModelError
 from clcr_edge.packets import AudioChunk, FloatArray, Word
 from clcr_edge.runtime.assets import default_speech_model
+from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech_model import check_speech_model
 from clcr_edge.runtime.speech_words import WordGate
 
@@ -121,12 +122,18 @@ class Speech(Protocol):
     def take(self) -> list[Word]:
         """The words recognised since the last call."""
 
+    @property
+    def state(self) -> SourceState:
+        """How the recogniser is doing."""
+
     def close(self) -> None:
         """Free the recogniser."""
 
 
 class LockstepSpeech:
     """For replay: recognises within `push`, however long it takes, so that every run gives the same words at the same ticks."""
+
+    state = SourceState.LIVE
 
     def __init__(self, recogniser: Recogniser) -> None:
         self._recogniser = recogniser
@@ -179,6 +186,11 @@ class ThreadedSpeech:
         while self._words:
             out.append(self._words.popleft())
         return out
+
+    @property
+    def state(self) -> SourceState:
+        """Lost once recognition has stopped."""
+        return SourceState.LIVE if self.error is None else SourceState.LOST
 
     def _run(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from clcr_edge.runtime.live_feed import LiveFeed
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.runtime.pipeline import Pipeline, live, replay
 from clcr_edge.runtime.session import Session
+from clcr_edge.runtime.source_state import SourceState
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,8 @@ def same(predictions: list[Prediction]) -> list[Prediction]:
 
 class ScriptedSpeech:
     """A recogniser that hears a word in every fifth chunk, `slow_s` after being given it."""
+
+    state = SourceState.LIVE
 
     def __init__(self, slow_s: float = 0.0) -> None:
         self._slow_s = slow_s
@@ -198,6 +201,7 @@ class Camera:
         self.close = sources.close
         self.frames_dropped = 3
         self.alive = True
+        self.state = SourceState.LIVE
 
 
 class Microphone:
@@ -209,6 +213,10 @@ class Microphone:
     @property
     def alive(self) -> bool:
         return self._sources.alive
+
+    @property
+    def state(self) -> SourceState:
+        return SourceState.LIVE if self.alive else SourceState.STALLED
 
 
 def rig(lag_s: float = 0.001, *, microphone: bool = True) -> tuple[Clock, Sources, LiveFeed]:
@@ -233,6 +241,9 @@ def test_a_tick_is_taken_as_soon_as_its_audio_is_there() -> None:
     assert max(late) < 0.03 + 0.02 + 0.01
     assert feed.audio_missed == 0
     assert sum(len(c.samples) for b in batches for c in b.chunks) >= 100 * 640
+    assert feed.states == {"camera": SourceState.LIVE, "microphone": SourceState.LIVE}
+    sources.alive = False
+    assert feed.states["microphone"] is SourceState.STALLED
     feed.close()
     assert sources.closed == 2
 
