@@ -21,7 +21,9 @@ from clcr_edge.train.digits import Recipe, train_digits  # noqa: E402
 from clcr_edge.train.loop import Schedule, fit, hash_seed  # noqa: E402
 from clcr_edge.train.voices import other_voices  # noqa: E402
 
-SMALL = Recipe(frame_steps=3, frames=16, easy=2, word_steps=2, words=3, steps=4, streams=2, seconds=4.0, predict=10)
+SMALL = Recipe(
+    frame_steps=3, frames=16, easy=2, word_steps=2, words=3, steps=4, streams=2, seconds=4.0, predict=10, quiet_minutes=1
+)
 
 
 @pytest.mark.slow
@@ -158,6 +160,8 @@ def test_the_command_line_says_what_is_missing(tmp_path: Path) -> None:
         (["train", "digits", "--root", str(tmp_path), "--out", str(tmp_path / "o")], 1, "fsdd"),
         (["eval", str(tmp_path / "none")], 1, "no such folder"),
         (["eval", str(tmp_path), "--without", "vision", "--without", "audio", "--without", "language"], 2, "all three"),
+        (["eval", str(tmp_path), "--stt-model", str(tmp_path)], 2, "--words recognised"),
+        (["eval", str(tmp_path), "--words", "recognised", "--stt-model", str(tmp_path)], 1, "not a Vosk model"),
         (["export", "--data", "digits"], 2, "--root"),
         (["export", "--calibration", str(tmp_path)], 1, "no recording in it"),
     ):

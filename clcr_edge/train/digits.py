@@ -4,7 +4,8 @@ First the frame CNN alone, on unrelated frames: a stream shows one digit in fort
 Then audio alone, on single words, through the student's own head: beside two easier modalities it learned nothing (audio alone
 named no event at all after 1,000 steps). Then everything, on streams with random disturbances and drop-outs: cross-entropy per
 tick, CLCR's regularisers, and two small auxiliary heads (what digit does this frame show; which was just said) that are thrown
-away afterwards. They give the front ends a direct signal, so that neither modality waits for the other to solve the task.
+away afterwards. They give the front ends a direct signal, so that neither modality waits for the other to solve the task. At
+the end validation decides how sure the network must be before it speaks.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from clcr_edge.train.batches import FrameBatches, LabelledTicks, StreamBatches, 
 from clcr_edge.train.checkpoint import RESUME, save_student
 from clcr_edge.train.loop import Schedule, fit
 from clcr_edge.train.memory import keep_memory
+from clcr_edge.train.operating_point import set_operating_point
 from clcr_edge.train.stream_lesson import StreamLesson
 
 NAME = "digits"
@@ -42,7 +44,8 @@ NAME = "digits"
 class Recipe:
     """frame_steps batches of `frames` frames for the CNN, the first `easy` of them easier; word_steps batches of `words` single
     words for audio, `word_predict` random ticks of each predicted; then steps batches of `streams` streams of `seconds` each,
-    of which `predict` random ticks are predicted and `frame_share` of the frames still teach the CNN."""
+    of which `predict` random ticks are predicted and `frame_share` of the frames still teach the CNN. quiet_minutes: of
+    validation without digits, on which the operating point is set."""
 
     frame_steps: int = 3_000
     frames: int = 320
@@ -61,6 +64,7 @@ class Recipe:
     intra: float = 0.02
     inter: float = 0.002
     auxiliary: float = 0.5
+    quiet_minutes: int = 12
     threads: int = 1
 
 
@@ -214,9 +218,12 @@ def train_digits(
 
     schedule = Schedule(recipe.steps, recipe.lr)
     average = fit("streams", model, schedule, partial(batches_from, batches), loss, out, seed, watch, watch_every=100)
-    weights = {k.removeprefix("student."): v for k, v in average.items() if k.startswith("student.")}
-    provenance = material.provenance(seed, recipe) | ({"distilled": lesson.provenance()} if lesson else {})
-    save_student(out, weights, config, provenance)
+    model.student.load_state_dict({k.removeprefix("student."): v for k, v in average.items() if k.startswith("student.")})
+    point = set_operating_point(model.student, material.held, recipe.quiet_minutes)
+    provenance = material.provenance(seed, recipe) | {"operating_point": vars(point)}
+    if lesson is not None:
+        provenance["distilled"] = lesson.provenance()
+    save_student(out, model.student.state_dict(), config, provenance)
     material.save_seen(out)
     for leftover in out.glob(f"*.{RESUME}"):
         leftover.unlink()
