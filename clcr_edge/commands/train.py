@@ -36,6 +36,13 @@ class Noise(str, Enum):
     heavy = "heavy"
 
 
+class WordSource(str, Enum):
+    """Where an evaluation's words come from."""
+
+    simulated = "simulated"
+    recognised = "recognised"
+
+
 class Weights(str, Enum):
     """Which of a checkpoint's weights."""
 
@@ -136,9 +143,17 @@ def evaluate(
     events: Annotated[int, typer.Option(min=1, help="Score at least this many events.")] = _LEAST_EVENTS,
     precision: Annotated[str | None, typer.Option(help="Of a bundle: fp32 or int8; default: the chosen one.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    words: Annotated[WordSource, typer.Option(help="Of digits: simulated, or what a Vosk model hears in the streams.")] = (
+        WordSource.simulated
+    ),
+    stt_model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Vosk model for recognised words [default: the shipped one]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Score a model on what its training never saw: streams of digits, or a data set's test split."""
+    if stt_model is not None and words is not WordSource.recognised:
+        raise UsageError(f"--stt-model {stt_model} is for --words recognised")
     if data in NAMES:
         _evaluate_set(model, data, root, split, checkpoint, as_json)
         return
@@ -149,16 +164,20 @@ def evaluate(
     taken = frozenset(t.value for t in without or [])
     if len(taken) == len(Taken):
         raise UsageError("--without names all three modalities; leave at least one")
+    listener = _listener(stt_model) if words is WordSource.recognised else None
     if (model / TEACHER).is_file():
+        if listener is not None:
+            raise UsageError(f"--words recognised: {model} is a teacher, which is scored with simulated words only")
         metrics, line, kind = _score_teacher(model, root, noise, events, seed, taken, precision)
     else:
-        metrics, line, kind = _score_student(model, root, noise, events, seed, taken, precision, jobs)
+        metrics, line, kind = _score_student(model, root, noise, events, seed, taken, precision, jobs, listener)
     about = {
         "model": str(model),
         "precision": kind,
         "data": data,
         "material": line,
         "noise": noise.value,
+        "words": words.value if listener is None else f"recognised by {listener.name}",
         "without": sorted(taken),
         "seed": seed,
     }
@@ -167,16 +186,29 @@ def evaluate(
         same = {"accuracy": found["tick_accuracy"], "macro_f1": found["tick_macro_f1"], "n": found["n_ticks"]}
         typer.echo(json.dumps(same | found | about))
         return
-    typer.echo(f"{model} ({kind}), {noise.value}, without {', '.join(sorted(taken)) or 'nothing'}; {line}")
+    left_out = ", ".join(sorted(taken)) or "nothing"
+    typer.echo(f"{model} ({kind}), {noise.value}, without {left_out}, words {about['words']}; {line}")
     typer.echo(f"event accuracy         {metrics.event_accuracy:7.2%}   n = {metrics.n_events} events")
     typer.echo(f"tick accuracy          {metrics.tick_accuracy:7.2%}   n = {metrics.n_ticks} ticks")
     typer.echo(f"tick macro-F1          {metrics.tick_macro_f1:7.2%}")
     typer.echo(f"time to first correct  {metrics.time_to_first_correct_s:6.2f} s   median; {metrics.never_correct:.2%} never")
 
 
+def _listener(stt_model: Path | None) -> Path:
+    """The speech model that listens; a broken one is refused here, before it could abort a worker."""
+    from clcr_edge.runtime.assets import default_speech_model
+    from clcr_edge.runtime.speech_model import check_speech_model
+
+    path = stt_model or default_speech_model()
+    if path is None:
+        raise UsageError("no speech model ships with this installation; name a Vosk model with --stt-model DIR")
+    check_speech_model(path, trial=stt_model is not None)
+    return path
+
+
 def _score_student(
     model: Path, root: Path | None, noise: Noise, events: int, seed: int, taken: frozenset[str], precision: str | None,
-    jobs: int | None,
+    jobs: int | None, listener: Path | None,
 ) -> tuple[Metrics, str, str]:
     from rich.console import Console
     from rich.progress import Progress
@@ -186,7 +218,7 @@ def _score_student(
     from clcr_edge.train.subject import open_subject
 
     subject, seen = open_subject(model, precision)
-    material = Material(root, seen)
+    material = Material(root, seen, listener)
     line = material.bank()[1]  # also: a clear error before any process starts
     console = Console(stderr=True)
     with Evaluation(subject, material, jobs) as evaluation, Progress(console=console, disable=not console.is_terminal) as bar:

@@ -73,10 +73,11 @@ class Subject:
 @dataclass(frozen=True)
 class Material:
     """What it is evaluated on. root: a folder of MNIST and FSDD files; None: the project's own check part.
-    seen: what training saw, left out of it."""
+    seen: what training saw, left out of it. listener: a Vosk model that says which words are heard; None: simulated ones."""
 
     root: Path | None
     seen: Seen | None
+    listener: Path | None = None
 
     def bank(self) -> tuple[DigitBank, str]:
         """The bank, and a line that says what it is."""
@@ -95,12 +96,20 @@ _worker: dict[str, object] = {}
 def _start(subject: Subject, material: Material) -> None:
     keep_memory()
     _worker["engine"], _worker["bank"] = subject.open(), material.bank()[0]
+    if material.listener is not None:
+        from clcr_edge.runtime.speech import Recogniser
+
+        _worker["listener"] = Recogniser(material.listener, check=False)  # the caller has tried it
 
 
 def _judge(job: Callable[[DigitBank, int], Stream], without: Sequence[frozenset[str]], index: int) -> Judged:
     engine, bank = _worker["engine"], _worker["bank"]
     assert isinstance(bank, DigitBank)
     stream = job(bank, index)
+    if "listener" in _worker:
+        from clcr_edge.train.recognised import recognised
+
+        stream = recognised(stream, _worker["listener"])  # type: ignore[arg-type]
     return Judged(stream.labels, tuple(predict(engine, stream, w) for w in without), stream.events)  # type: ignore[arg-type]
 
 
