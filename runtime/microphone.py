@@ -15,6 +15,7 @@ import numpy as np
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, FloatArray
 from clcr_edge.runtime.audio_clock import AudioClock
+from clcr_edge.runtime.host_clock import HostClock
 from clcr_edge.runtime.portaudio import InputDevice, find_input, forget_exit_handler, guarded, sounddevice, takes_rate
 from clcr_edge.runtime.source_state import SourceState
 
@@ -72,7 +73,7 @@ class Microphone:
                 self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
             self._held = 0.0  # native samples inside the resampler
             self._ended = False
-            self._clock_offset_s = math.inf
+            self._host_clock = HostClock()
             stream = sd.InputStream(
                 device=device.index,
                 samplerate=native_hz,
@@ -109,15 +110,7 @@ class Microphone:
         now = time.monotonic()
         if status.input_overflow:
             self.overflows += 1
-        # PortAudio's clock is not the monotonic one everywhere. The smallest difference seen is the truest: the others
-        # had to wait for the interpreter. It may leak upward by 20 us a block, so that a slewed wall clock is followed.
-        offset_s = now - times.currentTime
-        if abs(offset_s - self._clock_offset_s) > 1.0:
-            self._clock_offset_s = offset_s
-        self._clock_offset_s = min(self._clock_offset_s + 2e-5, offset_s)
-        arrival_s = times.currentTime + self._clock_offset_s
-        adc_s = times.inputBufferAdcTime
-        captured_s = adc_s + self._clock_offset_s if adc_s > 0 else arrival_s
+        captured_s, arrival_s = self._host_clock.stamp(times.currentTime, times.inputBufferAdcTime)
         mono = data[:, 0].copy() if data.shape[1] == 1 else data.mean(axis=1, dtype=np.float32)
         if len(self._blocks) == _MAX_WAITING:
             self.chunks_lost += 1
@@ -162,6 +155,11 @@ class Microphone:
     def state(self) -> SourceState:
         """How the source is doing."""
         return SourceState.LIVE if self.alive else SourceState.STALLED
+
+    @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the device's clock runs than the monotonic one; see `AudioClock`."""
+        return self._clock.drift_ppm
 
     def take(self) -> list[AudioChunk]:
         """The audio that has arrived since the last call; contiguous chunks unless the device lost some."""
