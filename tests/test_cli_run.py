@@ -284,7 +284,7 @@ def test_a_missing_portaudio_is_one_line(tiny_bundle: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "clcr-edge: microphone: the PortAudio library is not installed; apt install libportaudio2, or give --no-mic"
+        "clcr-edge: microphone: the PortAudio library is not installed; apt install libportaudio2"
     ]
 
 

@@ -31,7 +31,9 @@ class FlatBank:
         return self._features
 
 
-def hour(seconds: float, ppm: float, *, camera_latency_s: float, mic_offset_s: float) -> tuple[float, float, Ticker, AudioClock]:
+def hour(
+    seconds: float, ppm: float, *, camera_latency_s: float, mic_offset_s: float
+) -> tuple[float, float, Ticker, AudioClock]:
     """A camera and a microphone whose stamps are late by constants, the microphone's clock `ppm` fast, as far as the ticks.
 
     Gives the worst error in the time of a sample, that of a frame (both against when they truly were), ticker and clock.
@@ -49,9 +51,9 @@ def hour(seconds: float, ppm: float, *, camera_latency_s: float, mic_offset_s: f
     for k in range(blocks):
         true_s = START_S + k * block_s
         arrival_s = true_s + block_s + MIC_LATE_S + waits[k]
-        stamp = clock.stamp(BLOCK, true_s + MIC_LATE_S + wander[k] + mic_offset_s, arrival_s)
+        stamp = clock.stamp(BLOCK, true_s + MIC_LATE_S + wander[k], arrival_s)
         assert stamp is not None
-        t_s, adjust = stamp
+        t_s, adjust = stamp[0] + mic_offset_s, stamp[1]
         ticker.push_audio(AudioChunk(np.zeros(BLOCK + adjust, np.float32), RATE_HZ, t_s))
         heard_s = ticker.audio_until_s
         assert heard_s is not None
