@@ -14,7 +14,7 @@ from typing import Any
 
 from clcr_edge.errors import MissingPartError, SourceError
 from clcr_edge.packets import VideoFrame
-from clcr_edge.runtime.gstreamer import is_pipeline, pipeline_of
+from clcr_edge.runtime.gstreamer import check_machine, is_pipeline, pipeline_of
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.video_devices import list_video_devices
 
@@ -57,6 +57,7 @@ class Camera:
     ) -> None:
         self._pipeline = pipeline_of(str(source)) if is_pipeline(source) else None
         self._latency_s = latency_s
+        check_machine(str(source))
         self._cv2 = opencv()
         self._source = source
         self.name = f"camera {source}"

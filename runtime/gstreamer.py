@@ -5,9 +5,10 @@ OpenCV can open neither unless it was built with GStreamer: JetPack's own and De
 
 from __future__ import annotations
 
+import platform
 from urllib.parse import parse_qsl
 
-from clcr_edge.errors import UsageError
+from clcr_edge.errors import SourceError, UsageError
 
 _CSI_DEFAULTS = {"width": 1280, "height": 720, "fps": 30, "flip": 0}
 _CSI_RANGES = {"width": (16, 8192), "height": (16, 8192), "fps": (1, 240), "flip": (0, 7)}
@@ -33,6 +34,16 @@ def pipeline_of(source: str) -> str:
     if "appsink" in pipeline:
         return pipeline
     return f"{pipeline} ! videoconvert ! video/x-raw,format=BGR ! {_END}"
+
+
+def check_machine(source: str) -> None:
+    """Raise `SourceError` where csi:// cannot work: OpenCV would wait for ever for a source that does not exist."""
+    if source.startswith("csi://") and platform.machine() != "aarch64":
+        raise SourceError(
+            f"camera {source}: a Jetson's camera connector, and this machine ({platform.machine()}) is none; "
+            "name another camera (clcr-edge devices lists them)",
+            part="camera",
+        )
 
 
 def _csi(source: str) -> str:
