@@ -5,22 +5,26 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 import wave
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
 import pytest
 from clips import find_in, noise
-from live_rig import CameraServer, SoundServer, camera_server, need_module, sound_server
-from test_runtime_sync import beeps, flashing
+from live_rig import CameraServer, SoundServer, need_module, sound_server, write_wav
+from test_runtime_sync import beeps, lamp
 
 from clcr_edge.packets import FloatArray
+from clcr_edge.runtime.av_events import Times
 
 pytestmark = pytest.mark.live
 
@@ -217,8 +221,8 @@ clock = microphone._clock
 microphone.close()
 chunks = [c for part in parts for c in part]
 gaps = [b.t_s - a.end_s for a, b in zip(chunks[60:], chunks[61:])]
-print(json.dumps({"steps": steps, "gap": max(map(abs, gaps)), "lags": lags, "jumps": clock.jumps, "samples": sum(len(c.samples) for c in chunks),
-                  "span": chunks[-1].end_s - chunks[0].t_s}))
+print(json.dumps({"steps": steps, "gap": max(map(abs, gaps)), "lags": lags, "jumps": clock.jumps,
+                  "samples": sum(len(c.samples) for c in chunks), "span": chunks[-1].end_s - chunks[0].t_s}))
 """
 
 
@@ -240,3 +244,86 @@ def test_setting_the_wall_clock_moves_no_stamp(sound: SoundServer, tmp_path: Pat
     assert got["jumps"] == 0
     assert got["samples"] / 16_000 == pytest.approx(got["span"], abs=0.005)
     assert np.median(got["lags"]) < 0.03
+
+
+# -- the offset between a camera and a microphone ----------------------------------------------------------------------
+
+
+class FlashServer(CameraServer):
+    """A camera that sees a lamp go on at `flash_s` (monotonic); at an address that ends in a number it is so late, in ms."""
+
+    flash_s: Times = np.empty(0)
+
+    def _serve(self, client: socket.socket, up: threading.Event) -> None:
+        import cv2
+
+        begun = time.monotonic()
+        with suppress(OSError):
+            asked = client.recv(4096).split()[1].decode()
+            late_s = int(asked.rpartition("/")[2]) / 1e3
+            client.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n")
+            count = 0
+            while up.is_set():
+                taken_s = begun + count / self._fps
+                time.sleep(max(0.0, taken_s + late_s - time.monotonic()))
+                jpeg = cv2.imencode(".jpg", lamp(taken_s, self.flash_s))[1].tobytes()
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                client.sendall(head.encode() + jpeg + b"\r\n")
+                count += 1
+
+    def late(self, ms: int) -> str:
+        """The address of the camera that is so late."""
+        return f"http://127.0.0.1:{self._port}/{ms}"
+
+
+def test_sync_measures_a_late_camera_and_run_takes_it_off(sound: SoundServer, tmp_path: Path, proof_bundle: Path) -> None:
+    """Two cameras at once, one 150 ms late: what the sound server itself delays is the same for both."""
+    need_module("cv2")
+    plug(sound, 16_000, "mono")
+    env = {**sound.env, "XDG_CONFIG_HOME": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "clcr_edge"]
+    server = FlashServer(30.0)
+    try:
+        urls = [server.late(0), server.late(150)]
+        options = ["--events", "6", "--seconds", "20", "--json"]
+        running = [
+            subprocess.Popen([*command, "sync", "--camera", url, *options], env=env, stdout=PIPE, stderr=PIPE, text=True)
+            for url in urls
+        ]
+        for process in running:
+            assert process.stderr is not None
+            assert "clap before" in process.stderr.readline()
+        time.sleep(2.5)  # both have opened
+        times = 0.3 + np.cumsum(np.random.default_rng(4).uniform(0.5, 0.9, 7))
+        wav = write_wav(tmp_path / "beeps.wav", beeps(times.astype(np.float32), 6.5, hiss=0.0005))
+        begun_s = time.monotonic()
+        player = sound.play(wav)
+        server.flash_s = begun_s + 0.02 + times
+        results = []
+        for process in running:
+            out, err = process.communicate(timeout=40)
+            assert process.returncode == 0, err
+            results.append(json.loads(out))
+        player.wait()
+        print(results)
+        prompt, late = results
+        assert prompt["events"] >= 6
+        assert prompt["kind"] == late["kind"] == "flash"
+        assert prompt["offset_ms"] == pytest.approx(0, abs=80)  # the player begins when it begins
+        assert late["offset_ms"] - prompt["offset_ms"] == pytest.approx(150, abs=12)
+        assert late["spread_ms"] < 20
+        run = [*command, "run", str(proof_bundle), "--camera", urls[1], "--no-stt", "--json", "--duration", "2"]
+        done = subprocess.run(run, env=env, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        moved_ms = round(late["offset_ms"])
+        assert f"stamps of pictures are moved {moved_ms} ms back" in done.stderr
+        last = [json.loads(line) for line in done.stdout.splitlines()][-20:]
+        both = [p for p in last if p["skew_ms"] is not None]
+        assert both
+        for p in both:
+            assert p["skew_ms"] == pytest.approx((p["age_s"]["audio"] - p["age_s"]["vision"]) * 1e3, abs=0.01)
+        # Of the frames that are here when a tick's audio is, the newest was taken so long before.
+        assert -moved_ms - 80 <= np.median([p["skew_ms"] for p in both]) <= -moved_ms + 80
+    finally:
+        server.stop()
+    assert [p.name for p in (tmp_path / "clcr-edge").rglob("*")] == ["sync.toml"]

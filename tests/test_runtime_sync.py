@@ -42,18 +42,19 @@ def beeps(times: FloatArray, seconds: float, level: float = 0.3, hiss: float = 0
     return out
 
 
+def lamp(t_s: float, times: FloatArray | Times) -> ByteArray:
+    """What a camera sees at t_s of a lamp, a sixth of the picture, that is on for 0.1 s from each of the times."""
+    since = t_s - times
+    picture = np.full((120, 160, 3), 70, np.uint8)
+    picture += np.random.default_rng(int(t_s * 1e3)).integers(0, 6, picture.shape, np.uint8)  # noise of the sensor
+    if ((since >= 0) & (since < 0.1)).any():
+        picture[30:80, 50:115] = 230
+    return picture
+
+
 def flashing(times: FloatArray, fps: float) -> Callable[[int], ByteArray]:
-    """A camera at whose frame k, of time k / fps, a lamp of a sixth of the picture is on for 0.1 s from each time."""
-
-    def image(count: int) -> ByteArray:
-        since = count / fps - times
-        picture = np.full((120, 160, 3), 70, np.uint8)
-        picture += np.random.default_rng(count).integers(0, 6, picture.shape, np.uint8)  # noise of the sensor
-        if ((since >= 0) & (since < 0.1)).any():
-            picture[30:80, 50:115] = 230
-        return picture
-
-    return image
+    """A camera that sees the lamp: its frame k, of time k / fps."""
+    return lambda count: lamp(count / fps, times)
 
 
 def clapping(times: FloatArray, fps: float) -> Callable[[int], ByteArray]:
