@@ -13,7 +13,7 @@ import pytest
 from clips import make_clip
 
 from clcr_edge.cli import main
-from clcr_edge.errors import UsageError
+from clcr_edge.errors import SourceError, UsageError
 from clcr_edge.packets import AudioChunk, ByteArray, FloatArray, VideoFrame
 from clcr_edge.runtime.av_events import Ear, Eye, Times
 from clcr_edge.runtime.av_offset import AvOffset, measure, offset_of
@@ -211,6 +211,27 @@ def test_no_password_gets_into_the_store() -> None:
     assert is_pipeline(gst)
     assert _without_secrets(gst) == "gst:rtspsrc location=rtsp://cam/1 ! decodebin"
     assert _without_secrets("csi://0?width=640") == "csi://0?width=640"
+
+
+@pytest.mark.parametrize(
+    ("part", "camera", "mic", "added"),
+    [
+        ("camera", "0", "0", ", or give --no-camera"),
+        ("microphone", "0", "0", ", or give --no-mic"),
+        ("camera", "0", None, ""),  # nothing would be left
+        ("microphone", None, "0", ""),
+        (None, "0", "0", ""),
+    ],
+)
+def test_the_way_out_is_named_only_where_it_leads_somewhere(
+    part: str | None, camera: str | None, mic: str | None, added: str
+) -> None:
+    from clcr_edge.commands.live_options import doing_without
+
+    plan = plan_sources(camera, mic, no_camera=camera is None, no_mic=mic is None)
+    with pytest.raises(SourceError) as e, doing_without(plan):
+        raise SourceError("it is broken; mend it", part=part)
+    assert str(e.value) == "it is broken; mend it" + added
 
 
 def test_a_measured_offset_moves_the_later_of_the_two(
