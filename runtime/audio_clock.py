@@ -95,7 +95,9 @@ class AudioClock:
         middle = median(e for _, e in self._estimates)
         deviation = middle - self._anchor_s
         # The estimates are of the count as emitted; what was repeated or dropped on the way is the device's drift as well.
-        self._drift.add(arrival_s, middle + self._adjusted / self._rate_hz)
+        # The shift is learnt as time goes on, and is none.
+        if arrival_s >= self._young_until_s:
+            self._drift.add(arrival_s, middle + self._shift_s + self._adjusted / self._rate_hz)
         if abs(deviation) > _JUMP_S:
             self._anchor_s += deviation
             self._restart_estimates(arrival_s)
