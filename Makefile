@@ -4,7 +4,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins libportaudio2 espeak-ng flite chromium gcc libc6-dev
+SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins libportaudio2 espeak-ng flite chromium gcc libc6-dev \
+	python3-opencv gstreamer1.0-plugins-base faketime
 
 .PHONY: demo test check system clean
 
@@ -34,7 +35,7 @@ check: .venv/dev.stamp
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@ .venv/train.stamp
 
-# The live tests need a sound server, a synthesiser and a browser; those of TensorRT's names a C compiler. Without root: one line that names them.
+# The live tests need a sound server, a synthesiser, a browser, an OpenCV with GStreamer and a clock that can be set; those of TensorRT's names a C compiler. Without root: one line that names them.
 system:
 	@missing=""; for p in $(SYSTEM); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \

@@ -20,6 +20,7 @@ from clcr_edge.commands.distill import distill
 from clcr_edge.commands.doctor import doctor
 from clcr_edge.commands.export import export
 from clcr_edge.commands.run import run
+from clcr_edge.commands.sync import sync
 from clcr_edge.commands.train import evaluate, train
 from clcr_edge.commands.verify import verify
 from clcr_edge.errors import ClcrEdgeError
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("devices")(devices)
+app.command("sync")(sync)
 app.command("doctor")(doctor)
 app.command("calibrate")(calibrate)
 app.command("export")(export)

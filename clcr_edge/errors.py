@@ -32,12 +32,23 @@ class ConfigError(ClcrEdgeError):
     """A configuration value is outside its range."""
 
 
-class MissingPartError(ClcrEdgeError):
-    """An optional package, shared library or program is not installed."""
+class _SourceFailedError(ClcrEdgeError):
+    """What the two kinds of error share that a failing camera or microphone raises."""
+
+    def __init__(self, message: str, *, part: str | None = None) -> None:
+        super().__init__(message)
+        self.part = part
 
 
-class SourceError(ClcrEdgeError):
-    """A camera, microphone or media file cannot be opened or read."""
+class MissingPartError(_SourceFailedError):
+    """An optional package, shared library or program is not installed. part: see `SourceError`."""
+
+
+class SourceError(_SourceFailedError):
+    """A camera, microphone or media file cannot be opened or read.
+
+    part: "camera" or "microphone" if one of them is what failed, so that a caller can say how to do without it.
+    """
 
 
 class SpeechModelError(ClcrEdgeError):

@@ -92,6 +92,9 @@ class Prediction:
     participation: `[level][modality]`, the share of valid tokens that took part in the exchange, 0..1.
     age_s: per modality, how old the newest frame / sample / word used was at `t_s`; None if there was none yet.
     latency_ms: wall time of this step. frame_seq: `seq` of the frame used, None if none was.
+    skew_ms: capture time of the frame used less that of the newest sample used; negative: the picture is the older. None
+    unless this tick has both. drift_ppm: how much faster the microphone's clock runs than the monotonic one (it is
+    corrected for); None for files, and until it is known.
     """
 
     t_s: float
@@ -106,3 +109,5 @@ class Prediction:
     age_s: dict[str, float | None]
     latency_ms: float
     frame_seq: int | None
+    skew_ms: float | None = None
+    drift_ppm: float | None = None

@@ -11,6 +11,8 @@ import math
 from collections import deque
 from statistics import median
 
+from clcr_edge.runtime.drift import DriftMeter
+
 _SPAN_S = 1.0  # of the running median, and of a clock's youth
 _JUMP_S = 0.050  # beyond this, samples were lost or came twice
 _GAP_S = 0.3  # without a block for so long, what comes next may be a backlog
@@ -34,12 +36,19 @@ class AudioClock:
         self._arrival_s = -math.inf
         self._young_until_s = math.inf
         self._settling = backlog_first
+        self._adjusted = 0  # samples repeated less samples dropped so far
+        self._drift = DriftMeter()
         self.jumps = 0
 
     @property
     def end_s(self) -> float:
         """Time just after the last sample stamped; NaN before the first."""
         return self._anchor_s + self._count / self._rate_hz
+
+    @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the device's clock runs than the monotonic one; negative: slower; None until it can be told."""
+        return self._drift.ppm
 
     def stamp(self, samples: int, captured_s: float, arrival_s: float) -> tuple[float, int] | None:
         """`(t_s, adjust)`: time of the block's first sample, and how many samples to drop (-1), repeat (+1) or neither (0).
@@ -56,6 +65,7 @@ class AudioClock:
                 return None  # blocks of a backlog come at once; their time has gone
             self._settling = False
             self._restart_estimates(arrival_s)
+            self._drift.restart()
         # A block cannot have begun less than its own length before it arrived. Drivers that stamp a block's end break
         # that; the largest breach seen is by how much they stamp too late. It is a constant, so jitter stays out.
         breach_s = captured_s - (arrival_s - length_s)
@@ -72,6 +82,7 @@ class AudioClock:
         # An adjusted block still covers its own `samples` in the device's count: the estimates are of that count.
         self._count += samples + adjust
         if adjust:
+            self._adjusted += adjust
             self._estimates = deque((a, e - adjust / self._rate_hz) for a, e in self._estimates)
         return t_s, adjust
 
@@ -81,10 +92,16 @@ class AudioClock:
 
     def _correct(self, arrival_s: float) -> int:
         """Bring the anchor nearer to the estimates: at once, or by the number of samples that is returned."""
-        deviation = median(e for _, e in self._estimates) - self._anchor_s
+        middle = median(e for _, e in self._estimates)
+        deviation = middle - self._anchor_s
+        # The estimates are of the count as emitted; what was repeated or dropped on the way is the device's drift as well.
+        # The shift is learnt as time goes on, and is none.
+        if arrival_s >= self._young_until_s:
+            self._drift.add(arrival_s, middle + self._shift_s + self._adjusted / self._rate_hz)
         if abs(deviation) > _JUMP_S:
             self._anchor_s += deviation
             self._restart_estimates(arrival_s)
+            self._drift.restart()
             self.jumps += 1
         elif abs(deviation) > self._slack_s:
             if arrival_s >= self._young_until_s:

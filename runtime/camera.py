@@ -14,6 +14,7 @@ from typing import Any
 
 from clcr_edge.errors import MissingPartError, SourceError
 from clcr_edge.packets import VideoFrame
+from clcr_edge.runtime.gstreamer import check_machine, is_pipeline, pipeline_of
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.video_devices import list_video_devices
 
@@ -31,19 +32,15 @@ def opencv() -> Any:
         return importlib.import_module("cv2")
     except ImportError:
         raise MissingPartError(
-            "camera: OpenCV is not installed; pip install 'clcr-edge[camera]' (on a Jetson: JetPack's own), or give --no-camera"
+            "camera: OpenCV is not installed; pip install 'clcr-edge[camera]' (on a Jetson: JetPack's own)", part="camera"
         ) from None
-
-
-def _is_pipeline(source: int | str) -> bool:
-    return isinstance(source, str) and " ! " in source
 
 
 class Camera:
     """Opens at once and waits for the first frame; `SourceError` if none comes. A source lost later is looked for again.
 
-    source: index, device path, URL, or a GStreamer pipeline that ends in appsink (OpenCV must have been built with it, as
-    on a Jetson). A frame's `t_s` is the monotonic time at which OpenCV handed it over: container
+    source: index, device path, URL, or what `gstreamer.pipeline_of` takes (`csi://0`, `gst:PIPELINE`). A frame's `t_s` is the
+    monotonic time at which OpenCV handed it over, less latency_s, the seconds from the light to that moment: container
     clocks of live streams run wrong (an MJPEG stream is taken for 25 fps). wake, notice: see `Microphone`.
 
     The thread always reads, because OpenCV queues what is not read and the picture would lag by seconds; frames that
@@ -56,7 +53,11 @@ class Camera:
         *,
         wake: threading.Event | None = None,
         notice: Callable[[str], None] | None = None,
+        latency_s: float = 0.0,
     ) -> None:
+        self._pipeline = pipeline_of(str(source)) if is_pipeline(source) else None
+        self._latency_s = latency_s
+        check_machine(str(source))
         self._cv2 = opencv()
         self._source = source
         self.name = f"camera {source}"
@@ -77,33 +78,33 @@ class Camera:
         if not opened or not self._read_s:
             self._closed.set()
             what = self._failure if opened else "did not answer"
-            raise SourceError(f"{self.name}: {what}; {self._remedy()}")
+            raise SourceError(f"{self.name}: {what}; {self._remedy()}", part="camera")
 
     def _remedy(self) -> str:
-        if isinstance(self._source, str) and "://" in self._source:
-            return "check that the stream is being served at this address, or give --no-camera"
-        if _is_pipeline(self._source):
+        if self._pipeline is not None:
             info = self._cv2.getBuildInformation()
             if "NO" in next((line for line in info.splitlines() if "GStreamer:" in line), "NO"):
-                return "this OpenCV was built without GStreamer; use one that has it (JetPack's), or give --no-camera"
-            return "check the pipeline with gst-launch-1.0 (it must end in appsink), or give --no-camera"
+                return "this OpenCV was built without GStreamer; use one that has it (JetPack's, or Debian's python3-opencv)"
+            return f"try it with: gst-launch-1.0 '{self._pipeline.split(' ! appsink')[0]} ! fakesink'"
+        if isinstance(self._source, str) and "://" in self._source:
+            return "check that the stream is being served at this address"
         path = Path(self._source if isinstance(self._source, str) else f"/dev/video{self._source}")
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-            return f"no permission for {path}: add your user to its group (usually video), or give --no-camera"
+            return f"no permission for {path}: add your user to its group (usually video)"
         found = list_video_devices()
         names = ", ".join(f"{d.index} {d.name!r}" for d in found) or "none"
-        return f"found {names}; plug one in or name another with --camera (see clcr-edge devices), or give --no-camera"
+        return f"found {names}; plug one in or name another (clcr-edge devices lists them)"
 
     def _open(self) -> Any:
         cv2 = self._cv2
+        if self._pipeline is not None:
+            return cv2.VideoCapture(self._pipeline, cv2.CAP_GSTREAMER)
         if isinstance(self._source, str) and "://" in self._source:
             # Without limits of our own a dead address blocks for 30 s.
             limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS]
             return cv2.VideoCapture(self._source, cv2.CAP_FFMPEG, limits)
         source = self._source
         if isinstance(source, str):
-            if _is_pipeline(source):
-                return cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
             if not Path(source).exists():
                 return None
             node = Path(source).resolve().name  # links such as /dev/v4l/by-id/... lead to a numbered node
@@ -145,7 +146,7 @@ class Camera:
             now = time.monotonic()
             if not ok or image is None:
                 break  # a failed stream stays "opened" and fails for ever: only opening anew helps
-            frame = VideoFrame(self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB), now, self._seq)
+            frame = VideoFrame(self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB), now - self._latency_s, self._seq)
             self._seq += 1
             with self._lock:
                 if len(self._frames) == _MAX_WAITING:

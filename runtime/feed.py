@@ -35,6 +35,10 @@ class Feed(Protocol):
         """How each source is doing: "camera", "microphone", as far as there is one."""
 
     @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the microphone's clock runs than the monotonic one; None for files and until it is known."""
+
+    @property
     def problem(self) -> str | None:
         """What was wrong with media that has ended, in one line; None if nothing."""
 

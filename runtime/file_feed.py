@@ -22,6 +22,7 @@ class FileFeed:
 
     start_s = 0.0
     frames_dropped = 0
+    drift_ppm = None
 
     def __init__(self, camera: Path | None, mic: Path | None, *, tick_s: float = 0.04, fast: bool = False) -> None:
         self._tick_s = tick_s

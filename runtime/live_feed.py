@@ -80,6 +80,11 @@ class LiveFeed:
         sources = {"camera": self._camera, "microphone": self._microphone}
         return {name: source.state for name, source in sources.items() if source is not None}
 
+    @property
+    def drift_ppm(self) -> float | None:
+        """What the microphone's clock is off by, where the source measures it."""
+        return getattr(self._microphone, "drift_ppm", None)
+
     def collect(self, end_s: float) -> Batch:
         """Everything that has arrived, once the tick ending at `end_s` is complete or given up. Never None."""
         now = self._clock()

@@ -58,8 +58,8 @@ class MediaFile:
         stream: Any = streams.best(kind)
         if stream is None:
             has = ", ".join(sorted({s.type for s in streams})) or "no stream"
-            option = "--no-camera" if kind == "video" else "--no-mic"
-            raise SourceError(f"{self.path}: holds no {kind} ({has} only); name another file or give {option}")
+            part = "camera" if kind == "video" else "microphone"
+            raise SourceError(f"{self.path}: holds no {kind} ({has} only); name another file", part=part)
         if stream.codec_context is None:
             raise SourceError(f"{self.path}: its {kind} has a codec that is not known here; convert the file first")
         return stream

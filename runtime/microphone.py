@@ -15,6 +15,8 @@ import numpy as np
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, FloatArray
 from clcr_edge.runtime.audio_clock import AudioClock
+from clcr_edge.runtime.host_clock import HostClock
+from clcr_edge.runtime.mic_channel import MicChannel
 from clcr_edge.runtime.portaudio import InputDevice, find_input, forget_exit_handler, guarded, sounddevice, takes_rate
 from clcr_edge.runtime.source_state import SourceState
 
@@ -22,6 +24,7 @@ _BLOCK_S = 0.020
 _MAX_WAITING = 500  # blocks: 10 s; a caller that stops taking loses the oldest
 _STALE_S = 0.5  # without a callback for so long, the microphone counts as away
 _RETRY_S = 1.0
+_OTHER_RATES_HZ = (48_000, 44_100, 32_000, 96_000, 8_000)  # of a device that takes neither ours nor its own default
 
 
 class Microphone:
@@ -29,7 +32,7 @@ class Microphone:
 
     device: index, name, part of a name, or None for the default. wake: set whenever audio has arrived.
     notice: called with one line when the device is lost or back. offset_s: added to every stamp, to calibrate a device
-    whose driver misreports its latency.
+    whose driver misreports its latency. channel: the one of a microphone array that is listened to; None: the mean of all.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class Microphone:
         wake: threading.Event | None = None,
         notice: Callable[[str], None] | None = None,
         offset_s: float = 0.0,
+        channel: MicChannel | None = None,
     ) -> None:
         self._wanted = device
+        self._channel = channel
         self._rate_hz = rate_hz
         self._wake = wake or threading.Event()
         self._notice = notice or (lambda _text: None)
@@ -72,7 +77,7 @@ class Microphone:
                 self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
             self._held = 0.0  # native samples inside the resampler
             self._ended = False
-            self._clock_offset_s = math.inf
+            self._host_clock = HostClock()
             stream = sd.InputStream(
                 device=device.index,
                 samplerate=native_hz,
@@ -91,34 +96,34 @@ class Microphone:
         except sd.PortAudioError as e:
             reason = str(e).splitlines()[0]
             raise SourceError(
-                f"microphone {device.name!r}: cannot be opened ({reason}); is another program using it? or give --no-mic"
+                f"microphone {device.name!r}: cannot be opened ({reason}); is another program using it?", part="microphone"
             ) from None
         self._called_s = time.monotonic()
 
     def _format(self, sd: Any, device: InputDevice) -> tuple[int, int]:
-        for rate_hz in (self._rate_hz, device.default_rate_hz, 48_000, 44_100):
-            for channels in (1, min(2, device.channels), device.channels):
+        counts: tuple[int, ...] = (1, min(2, device.channels), device.channels)
+        if self._channel is not None:
+            counts = (self._channel.count_on(device),)
+        for rate_hz in (self._rate_hz, device.default_rate_hz, *_OTHER_RATES_HZ):
+            for channels in counts:
                 if takes_rate(sd, device.index, channels, rate_hz):
                     return channels, rate_hz
+        wanted = "" if self._channel is None else f" with {counts[0]} channels"
         raise SourceError(
-            f"microphone {device.name!r}: takes neither {self._rate_hz} Hz nor its own {device.default_rate_hz} Hz; "
-            "choose another with --mic"
+            f"microphone {device.name!r}: takes neither {self._rate_hz} Hz nor its own {device.default_rate_hz} Hz{wanted}; "
+            "choose another (clcr-edge devices lists them)",
+            part="microphone",
         )
 
     def _callback(self, data: FloatArray, _frames: int, times: Any, status: Any) -> None:
         now = time.monotonic()
         if status.input_overflow:
             self.overflows += 1
-        # PortAudio's clock is not the monotonic one everywhere. The smallest difference seen is the truest: the others
-        # had to wait for the interpreter. It may leak upward by 20 us a block, so that a slewed wall clock is followed.
-        offset_s = now - times.currentTime
-        if abs(offset_s - self._clock_offset_s) > 1.0:
-            self._clock_offset_s = offset_s
-        self._clock_offset_s = min(self._clock_offset_s + 2e-5, offset_s)
-        arrival_s = times.currentTime + self._clock_offset_s
-        adc_s = times.inputBufferAdcTime
-        captured_s = adc_s + self._clock_offset_s if adc_s > 0 else arrival_s
-        mono = data[:, 0].copy() if data.shape[1] == 1 else data.mean(axis=1, dtype=np.float32)
+        captured_s, arrival_s = self._host_clock.stamp(times.currentTime, times.inputBufferAdcTime)
+        if self._channel is not None:
+            mono = data[:, self._channel.index].copy()
+        else:
+            mono = data[:, 0].copy() if data.shape[1] == 1 else data.mean(axis=1, dtype=np.float32)
         if len(self._blocks) == _MAX_WAITING:
             self.chunks_lost += 1
         self._blocks.append((mono, captured_s, arrival_s))
@@ -163,16 +168,21 @@ class Microphone:
         """How the source is doing."""
         return SourceState.LIVE if self.alive else SourceState.STALLED
 
+    @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the device's clock runs than the monotonic one; see `AudioClock`."""
+        return self._clock.drift_ppm
+
     def take(self) -> list[AudioChunk]:
         """The audio that has arrived since the last call; contiguous chunks unless the device lost some."""
         out = []
         while self._blocks:
             block, captured_s, arrival_s = self._blocks.popleft()
-            stamp = self._clock.stamp(len(block), captured_s + self._offset_s, arrival_s)
+            stamp = self._clock.stamp(len(block), captured_s, arrival_s)
             if stamp is None:
                 self.chunks_lost += 1
                 continue
-            t_s, adjust = stamp
+            t_s, adjust = stamp[0] + self._offset_s, stamp[1]
             if adjust > 0:
                 block = np.concatenate([block, block[-1:]])
             elif adjust < 0:

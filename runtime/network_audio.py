@@ -27,7 +27,8 @@ _SLACK_S = 0.02  # the arrival of packets is all there is to go by
 class NetworkAudio:
     """Opens at once and waits for the first audio; `SourceError` if none comes. A stream lost later is opened again.
 
-    Samples are stamped by their arrival: they are as late as the network makes them. wake, notice: see `Microphone`.
+    Samples are stamped by their arrival: they are as late as the network makes them. wake, notice, offset_s: see
+    `Microphone`.
     """
 
     def __init__(
@@ -37,7 +38,10 @@ class NetworkAudio:
         rate_hz: int = 16_000,
         wake: threading.Event | None = None,
         notice: Callable[[str], None] | None = None,
+        offset_s: float = 0.0,
     ) -> None:
+        self._offset_s = offset_s
+        self._clock: AudioClock | None = None
         self.name = f"audio of {url}"
         self._url = url
         self._rate_hz = rate_hz
@@ -54,7 +58,8 @@ class NetworkAudio:
         if not self._arrived_s:
             self._closed.set()
             raise SourceError(
-                f"{self.name}: gave no audio ({self._reason}); check that it is being served at this address, or give --no-mic"
+                f"{self.name}: gave no audio ({self._reason}); check that it is being served at this address",
+                part="microphone",
             )
 
     def _run(self) -> None:
@@ -78,7 +83,7 @@ class NetworkAudio:
             self._closed.wait(_RETRY_S)
 
     def _read(self, container: Any, lost: bool) -> bool:
-        clock = AudioClock(self._rate_hz, slack_s=_SLACK_S, backlog_first=True)
+        self._clock = clock = AudioClock(self._rate_hz, slack_s=_SLACK_S, backlog_first=True)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
         for frame in container.decode(audio=0):
             if self._closed.is_set():
@@ -92,7 +97,7 @@ class NetworkAudio:
             stamp = clock.stamp(len(samples), now, now)
             if stamp is None:
                 continue
-            t_s, adjust = stamp
+            t_s, adjust = stamp[0] + self._offset_s, stamp[1]
             if adjust:
                 samples = np.append(samples, samples[-1]) if adjust > 0 else samples[:-1]
             self._chunks.append(AudioChunk(samples, self._rate_hz, t_s))
@@ -113,6 +118,11 @@ class NetworkAudio:
     def state(self) -> SourceState:
         """How the source is doing."""
         return SourceState.LIVE if self.alive else SourceState.STALLED
+
+    @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the sender's clock runs than the monotonic one; see `AudioClock`."""
+        return None if self._clock is None else self._clock.drift_ppm
 
     def take(self) -> list[AudioChunk]:
         """The audio that has arrived since the last call."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from clcr_edge.errors import SourceError
+from clcr_edge.errors import SourceError, UsageError
 from clcr_edge.runtime.feed import Listener
 from clcr_edge.runtime.live_feed import AudioSource, FrameSource
 from clcr_edge.runtime.pipeline import Pipeline, live, replay
@@ -13,7 +15,23 @@ from clcr_edge.runtime.session import Session
 from clcr_edge.runtime.sources import Plan, Source
 from clcr_edge.runtime.speech import Speech
 
+if TYPE_CHECKING:
+    from clcr_edge.runtime.mic_channel import MicChannel
+
 Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is known of live sources before they open. camera_latency_s: from the light to a frame's arrival, taken off its
+    stamp. mic_offset_s: added to the stamps of sound. mic_channel: see `MicChannel`."""
+
+    camera_latency_s: float = 0.0
+    mic_offset_s: float = 0.0
+    mic_channel: MicChannel | None = None
+
+
+_UNTUNED = Tuning()
 
 
 def open_pipeline(
@@ -23,8 +41,9 @@ def open_pipeline(
     speech: Speech | None = None,
     listener: Listener | None = None,
     fast: bool = False,
+    tuning: Tuning = _UNTUNED,
 ) -> Pipeline:
-    """Open the plan's sources. fast: replay files without waiting for the clock.
+    """Open the plan's sources. fast: replay files without waiting for the clock. tuning: for live sources.
 
     Raises `SourceError` or `MissingPartError` if one cannot be opened.
     """
@@ -33,19 +52,39 @@ def open_pipeline(
         return replay(session, camera=files[0], mic=files[1], speech=speech, fast=fast, listener=listener)
     wake = threading.Event()
     listener = listener or Listener()
-    camera = None if plan.camera is None else open_camera(plan.camera, wake=wake, notice=listener.on_notice)
+    camera, microphone = open_live(plan, wake, listener.on_notice, tuning)
+    return live(session, camera=camera, microphone=microphone, wake=wake, speech=speech, listener=listener)
+
+
+def open_live(
+    plan: Plan, wake: threading.Event, notice: Notice, tuning: Tuning = _UNTUNED
+) -> tuple[FrameSource | None, AudioSource | None]:
+    """Both sources of a live plan, or neither: if the second cannot be opened, the first is closed."""
+    camera = microphone = None
+    if plan.camera is not None:
+        camera = open_camera(plan.camera, wake=wake, notice=notice, latency_s=tuning.camera_latency_s)
     try:
-        microphone = None if plan.mic is None else open_microphone(plan.mic, wake=wake, notice=listener.on_notice)
+        if plan.mic is not None:
+            microphone = open_microphone(
+                plan.mic, wake=wake, notice=notice, offset_s=tuning.mic_offset_s, channel=tuning.mic_channel
+            )
     except BaseException:
         if camera is not None:
             camera.close()
         raise
-    return live(session, camera=camera, microphone=microphone, wake=wake, speech=speech, listener=listener)
+    return camera, microphone
 
 
-def open_camera(source: Source, *, wake: threading.Event, notice: Notice) -> FrameSource:
-    """A live camera."""
+def open_camera(source: Source, *, wake: threading.Event, notice: Notice, latency_s: float = 0.0) -> FrameSource:
+    """A live camera. latency_s: taken off every frame's stamp."""
     from clcr_edge.runtime.camera import Camera
+
+    value = camera_value(source)
+    return Camera(value, wake=wake, notice=notice, latency_s=latency_s)
+
+
+def camera_value(source: Source) -> int | str:
+    """What `Camera` opens: a camera that is named becomes its index. Raises `SourceError` if there is none of that name."""
     from clcr_edge.runtime.video_devices import list_video_devices
 
     value = source.value
@@ -54,18 +93,23 @@ def open_camera(source: Source, *, wake: threading.Event, notice: Notice) -> Fra
         match = [d for d in devices if d.name == value] or [d for d in devices if value.casefold() in d.name.casefold()]
         if not match:
             found = ", ".join(f"{d.index} {d.name!r}" for d in devices) or "none"
-            raise SourceError(f"camera {value!r}: no such device or file; found {found}; see clcr-edge devices")
+            text = f"camera {value!r}: no such device or file; found {found}; see clcr-edge devices"
+            raise SourceError(text, part="camera")
         value = match[0].index
     assert value is not None
-    return Camera(value, wake=wake, notice=notice)
+    return value
 
 
-def open_microphone(source: Source, *, wake: threading.Event, notice: Notice) -> AudioSource:
-    """A live microphone, or the audio of a stream."""
+def open_microphone(
+    source: Source, *, wake: threading.Event, notice: Notice, offset_s: float = 0.0, channel: MicChannel | None = None
+) -> AudioSource:
+    """A live microphone, or the audio of a stream. offset_s: added to every stamp. channel: of an array."""
     if source.kind == "url":
         from clcr_edge.runtime.network_audio import NetworkAudio
 
-        return NetworkAudio(str(source.value), wake=wake, notice=notice)
+        if channel is not None:
+            raise UsageError(f"--mic-channel is for microphones; {source} is a stream, whose channels are mixed to one")
+        return NetworkAudio(str(source.value), wake=wake, notice=notice, offset_s=offset_s)
     from clcr_edge.runtime.microphone import Microphone
 
-    return Microphone(source.value, wake=wake, notice=notice)
+    return Microphone(source.value, wake=wake, notice=notice, offset_s=offset_s, channel=channel)

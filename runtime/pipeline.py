@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clcr_edge.errors import SourceError
@@ -105,7 +105,7 @@ class Pipeline:
             for word in self.new_words:
                 session.push_word(word)
                 listener.on_word(word)
-            yield session.step()
+            yield replace(session.step(), drift_ppm=feed.drift_ppm)
             if speech is not None:
                 for chunk in batch.chunks:
                     speech.push(chunk)

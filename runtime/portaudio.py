@@ -38,11 +38,11 @@ def sounddevice() -> Any:
         return within(_DEADLINE_S, "PortAudio", lambda: importlib.import_module("sounddevice"))
     except ImportError:
         raise MissingPartError(
-            "microphone: the sounddevice package is not installed; pip install 'clcr-edge[audio]', or give --no-mic"
+            "microphone: the sounddevice package is not installed; pip install 'clcr-edge[audio]'", part="microphone"
         ) from None
     except OSError:
         raise MissingPartError(
-            "microphone: the PortAudio library is not installed; apt install libportaudio2, or give --no-mic"
+            "microphone: the PortAudio library is not installed; apt install libportaudio2", part="microphone"
         ) from None
 
 
@@ -50,8 +50,9 @@ def guarded(what: str, call: Callable[[], T]) -> T:
     """Run a PortAudio call with a deadline; after a hang, PortAudio's own clean-up at exit is given up as well."""
     try:
         return within(_DEADLINE_S, what, call)
-    except SourceError:
+    except SourceError as e:
         forget_exit_handler()
+        e.part = "microphone"
         raise
 
 
@@ -106,7 +107,7 @@ def find_input(wanted: int | str | None) -> InputDevice:
     devices = input_devices()
     if not devices:
         raise SourceError(
-            "microphone: none found (PortAudio lists no input); plug one in or start the sound server, or give --no-mic"
+            "microphone: none found (PortAudio lists no input); plug one in or start the sound server", part="microphone"
         )
     names = ", ".join(f"{d.index} {d.name!r}" for d in devices[:6])
     if wanted is None:
@@ -116,5 +117,5 @@ def find_input(wanted: int | str | None) -> InputDevice:
     else:
         chosen = [d for d in devices if d.name == wanted] or [d for d in devices if wanted.casefold() in d.name.casefold()]
     if not chosen:
-        raise SourceError(f"microphone {wanted!r}: no such input; found {names}; name one of these, or give --no-mic")
+        raise SourceError(f"microphone {wanted!r}: no such input; found {names}; name one of these", part="microphone")
     return chosen[0]

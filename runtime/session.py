@@ -123,5 +123,12 @@ class Session:
             participation={lv.key: per_modality(out.participation[lv]) for lv in Level},
             age_s={m.key: None if t is None else max(0.0, tick.end_s - t) for m, t in newest.items()},
             frame_seq=tick.frame_seq,
+            skew_ms=_skew_ms(tick),
             latency_ms=(time.perf_counter() - begun) * 1e3,
         )
+
+
+def _skew_ms(tick: Tick) -> float | None:
+    if tick.frame is None or tick.fbank is None or tick.frame_s is None or tick.audio_s is None:
+        return None
+    return (tick.frame_s - tick.audio_s) * 1e3

@@ -1,4 +1,4 @@
-"""What `--camera SRC` and `--mic SRC` name: an index, a device, a URL or a file; and which pairs make sense."""
+"""What `--camera SRC` and `--mic SRC` name: an index, a device, a URL, a pipeline or a file; and which pairs make sense."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clcr_edge.errors import UsageError
+from clcr_edge.runtime.gstreamer import is_pipeline, pipeline_of
 
 Kind = Literal["device", "url", "file"]
 _MEDIA = ("mp4", "m4v", "mov", "mpg", "mpeg", "avi", "mkv", "webm", "ts", "3gp", "wav", "flac", "mp3", "m4a", "ogg", "opus")
@@ -34,7 +35,7 @@ def parse_source(text: str) -> Source:
         raise UsageError("empty source: give an index, a device name, a URL or a file")
     if text.isascii() and text.isdigit():
         return Source("device", int(text))
-    if "://" in text or " ! " in text:  # the latter is a GStreamer pipeline
+    if "://" in text or is_pipeline(text):
         return Source("url", text)
     path = Path(text)
     if text.startswith("/dev/"):
@@ -75,7 +76,11 @@ def plan_sources(camera: str | None, mic: str | None, *, no_camera: bool = False
     if no_camera and no_mic:
         raise UsageError("--no-camera and --no-mic leave nothing to run on; give one of them")
     seen = None if camera is None else parse_source(camera)
-    heard = None if mic is None else parse_source(mic)
+    if mic is not None and is_pipeline(mic):
+        raise UsageError(f"--mic {mic}: GStreamer pipelines are for cameras; give an index, a device name, a URL or a file")
+    if seen is not None and is_pipeline(str(seen.value)):
+        pipeline_of(str(seen.value))  # a wrong option is a wrong call, found before anything is opened
+    heard = Source("device", None) if mic == "default" else None if mic is None else parse_source(mic)
     if seen is None and heard is None:
         seen, heard = Source("device", 0), Source("device", None)
     elif heard is None:

@@ -131,7 +131,7 @@ class TerminalView:
             levels,
             Text(),
             Text(f"step  last {p.latency_ms:.1f} ms, median {median(self._latencies or [0.0]):.1f} ms"),
-            Text("frame none" if p.frame_seq is None else f"frame {p.frame_seq}"),
+            Text(_clocks(p), no_wrap=True),
         )
         return Panel(body, title="from where", title_align="left", border_style="dim")
 
@@ -144,6 +144,15 @@ class TerminalView:
         notice = Text(self._notice, style="red", overflow="ellipsis", no_wrap=True)
         panel = Panel(heard, title="heard", title_align="left", border_style="dim")
         return Group(panel, notice, Text(" Ctrl-C ends", style="dim"))
+
+
+def _clocks(p: Prediction) -> str:
+    parts = ["frame none" if p.frame_seq is None else f"frame {p.frame_seq}"]
+    if p.skew_ms is not None:
+        parts.append(f"skew {p.skew_ms:+.0f} ms")
+    if p.drift_ppm is not None:
+        parts.append(f"drift {p.drift_ppm:+.0f} ppm")
+    return "  ".join(parts)
 
 
 def _age(age_s: float) -> str:

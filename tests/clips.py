@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import av
 import numpy as np
 from live_rig import counter_image
 
-from clcr_edge.packets import FloatArray
+from clcr_edge.packets import ByteArray, FloatArray
 
 
 def noise(seconds: float, rate_hz: int = 16_000, seed: int = 0) -> FloatArray:
@@ -35,8 +35,12 @@ def make_clip(
     audio_from_s: float = 0.0,
     interleaved: bool = True,
     options: dict[str, str] | None = None,
+    image: Callable[[int], ByteArray] = counter_image,
 ) -> Path:
-    """Write a clip of `counter_image`s and sound; the container by the suffix. video_s = 0 or audio None leave one out."""
+    """Write a clip of pictures and sound; the container by the suffix. video_s = 0 or audio None leave one out.
+
+    image: the picture of a frame's number, 120 x 160.
+    """
     with av.open(str(path), "w", options=options or {}) as out:
         packets: list[list[Any]] = []
         video: Any = None
@@ -53,7 +57,7 @@ def make_clip(
             sound = out.add_stream(codec, rate_hz)
             sound.layout = "mono"
         if video is not None:
-            packets.append(list(_encode_video(video, video_s, fps, video_from_s)))
+            packets.append(list(_encode_video(video, video_s, fps, video_from_s, image)))
         if sound is not None:
             assert audio is not None
             packets.append(list(_encode_audio(sound, audio, rate_hz, audio_from_s)))
@@ -67,9 +71,9 @@ def make_clip(
     return path
 
 
-def _encode_video(stream: Any, seconds: float, fps: int, from_s: float) -> Iterable[Any]:
+def _encode_video(stream: Any, seconds: float, fps: int, from_s: float, image: Callable[[int], ByteArray]) -> Iterable[Any]:
     for count in range(round(seconds * fps)):
-        frame = av.VideoFrame.from_ndarray(counter_image(count), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(image(count), format="rgb24")
         frame.pts = count + round(from_s * fps)
         yield from stream.encode(frame)
     yield from stream.encode(None)

@@ -119,6 +119,11 @@ def test_one_modality_alone(
         (["--camera", "http://127.0.0.1:9/x", "--no-mic"], 1, "camera http://127.0.0.1:9/x: cannot be opened"),
         (["--camera", "nothing ! appsink", "--no-mic"], 1, "GStreamer"),
         (["--mic", "http://127.0.0.1:9/x", "--no-camera"], 1, "audio of http://127.0.0.1:9/x: gave no audio"),
+        (["--camera", "http://127.0.0.1:9/x", "--mic", "http://127.0.0.1:9/x"], 1, "at this address, or give --no-camera"),
+        (["--camera", "csi://0?size=1", "--no-mic"], 2, "no option 'size'"),
+        (["--camera", "CLIP", "--camera-latency", "0.1"], 2, "a file has its own times"),
+        (["--camera", "http://127.0.0.1:9/x", "--no-mic", "--camera-latency", "0.5"], 2, "give 0 to 0.5 s"),
+        (["--camera", "CLIP", "--mic-channel", "1"], 2, "--mic-channel 1 is for microphones"),
         (["--camera", "CLIP", "--mic", "0"], 2, "no common clock"),
         (["--no-camera", "--no-mic"], 2, "leave nothing to run on"),
         (["--camera", "CLIP", "--no-camera"], 2, "contradict"),
@@ -284,7 +289,7 @@ def test_a_missing_portaudio_is_one_line(tiny_bundle: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "clcr-edge: microphone: the PortAudio library is not installed; apt install libportaudio2, or give --no-mic"
+        "clcr-edge: microphone: the PortAudio library is not installed; apt install libportaudio2"
     ]
 
 

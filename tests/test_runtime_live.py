@@ -345,18 +345,19 @@ def test_stalled_servers_cost_their_modality_and_the_end_does_not_hang(
     assert ended_s < 20
 
 
-def test_a_sound_server_that_is_away_is_one_line(tiny_bundle: Path) -> None:
+def test_a_sound_server_that_is_away_is_one_line(tiny_bundle: Path, camera: CameraServer) -> None:
     if Path("/dev/snd").exists():
         pytest.skip("this machine has sound hardware")
-    done = subprocess.run(
-        [sys.executable, "-m", "clcr_edge", "run", str(tiny_bundle), "--no-camera", "--no-stt"],
-        env={**os.environ, "PULSE_SERVER": "unix:/nonexistent"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("clcr-edge: microphone: ")
-    assert "--no-mic" in line
+    for options, may_do_without in ((["--camera", camera.url], True), (["--no-camera"], False)):
+        done = subprocess.run(
+            [sys.executable, "-m", "clcr_edge", "run", str(tiny_bundle), *options, "--no-stt"],
+            env={**os.environ, "PULSE_SERVER": "unix:/nonexistent"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("clcr-edge: microphone: ")
+        assert line.endswith(", or give --no-mic") == may_do_without

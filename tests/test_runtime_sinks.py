@@ -32,6 +32,8 @@ def prediction(
         "age_s": {"language": None, "vision": 0.021, "audio": 0.0},
         "latency_ms": 2.34567,
         "frame_seq": 12,
+        "skew_ms": -21.04,
+        "drift_ppm": 12.3456789,
     }
     return Prediction(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -40,17 +42,19 @@ def test_json_lines_hold_every_key_and_only_valid_json() -> None:
     out = io.StringIO()
     sink = JsonLines(out)
     sink.show(prediction(), [Word("seven", 0.0, 0.3)])
-    sink.show(prediction(frame_seq=None, latency_ms=math.inf, t_s=0.1 + 0.2), [])
+    sink.show(prediction(frame_seq=None, latency_ms=math.inf, t_s=0.1 + 0.2, skew_ms=None, drift_ppm=None), [])
     first, second = (json.loads(line) for line in out.getvalue().splitlines())
     assert set(first) == {
         *("t_s", "tick", "label", "probs", "ready", "level_weights", "modality_weights", "private_gates"),
-        *("participation", "age_s", "latency_ms", "frame_seq", "words"),
+        *("participation", "age_s", "latency_ms", "frame_seq", "skew_ms", "drift_ppm", "words"),
     }
     assert list(first["level_weights"]) == ["shallow", "mid", "deep"]
     assert list(first["modality_weights"]) == ["language", "vision", "audio"]
     assert first["age_s"] == {"language": None, "vision": 0.021, "audio": 0.0}
     assert first["participation"]["mid"]["audio"] == 0.333333
     assert first["words"] == ["seven"]
+    assert (first["skew_ms"], first["drift_ppm"]) == (-21.04, 12.345679)
+    assert (second["skew_ms"], second["drift_ppm"]) == (None, None)
     assert (second["t_s"], second["latency_ms"], second["frame_seq"]) == (0.3, None, None)
 
 
@@ -85,7 +89,7 @@ def test_the_view_fits_80_by_24_and_shows_everything(classes: tuple[str, ...]) -
     view = TerminalView(console, "digits-bundle  int8  camera 0  mic default")
     view._heard.extend((0.1 * k, Word(f"word{k}", 0, 1)) for k in range(12))
     view.notice("microphone 'a device with a rather long name' is gone; predictions go on without it while it is looked for")
-    lines = painted(view, console, prediction(classes[1], classes=classes))
+    lines = painted(view, console, prediction(classes[1], classes=classes, frame_seq=1_234_567))
     assert len(lines) <= 24
     assert all(len(line) <= 80 for line in lines)
     text = "\n".join(lines)
@@ -98,7 +102,7 @@ def test_the_view_fits_80_by_24_and_shows_everything(classes: tuple[str, ...]) -
         "shallow",
         "0.33",
         "last 2.3 ms",
-        "frame 12",
+        "frame 1234567  skew -21 ms  drift +12 ppm",
         "word0",
         "Ctrl-C",
         "is gone",

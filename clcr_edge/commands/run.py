@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from clcr_edge.commands.engines import EngineName, open_engine
+from clcr_edge.commands.live_options import doing_without, live_tuning
 from clcr_edge.errors import MissingPartError, SpeechModelError, UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ def run(
     no_mic: Annotated[bool, typer.Option("--no-mic", help="Run without audio and language.")] = False,
     no_stt: Annotated[bool, typer.Option("--no-stt", help="Run without language.")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Replay files as fast as possible; same predictions.")] = False,
+    mic_channel: Annotated[str | None, typer.Option(metavar="N[/M]", help="Channel N (from 0) of an array of M.")] = None,
+    camera_latency: Annotated[
+        float | None, typer.Option(metavar="S", help="Taken off the frames' stamps [default: what sync measured, or 0]")
+    ] = None,
 ) -> None:
     """Run a bundle on a camera, a microphone and speech, or on files; one prediction per tick.
 
@@ -65,10 +70,13 @@ def run(
     with c_stderr_silenced():
         loaded = bundles.read(bundle or default_bundle())
         opened = open_engine(loaded, engine, precision, _note)
+        with doing_without(plan):
+            tuning = live_tuning(plan, camera_latency, mic_channel, opened.config.tick.hold_frame_s)
         sink = _sink(as_json, f"{loaded.path.name}  {opened.precision}  {plan}")
         listener = Listener(on_notice=getattr(sink, "notice", _note))
         speech = _speech(plan, stt_model, no_stt, listener.on_notice)
-        pipeline = open_pipeline(Session(opened), plan, speech=speech, listener=listener, fast=fast)
+        with doing_without(plan):
+            pipeline = open_pipeline(Session(opened), plan, speech=speech, listener=listener, fast=fast, tuning=tuning)
         _loop(pipeline, sink, None if duration is None else math.ceil(duration * opened.config.tick.rate_hz - 1e-6))
 
 
