@@ -6,7 +6,7 @@ replayed. A packet is stamped when it was captured, never when it arrived.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -92,6 +92,8 @@ class Prediction:
     participation: `[level][modality]`, the share of valid tokens that took part in the exchange, 0..1.
     age_s: per modality, how old the newest frame / sample / word used was at `t_s`; None if there was none yet.
     latency_ms: wall time of this step. frame_seq: `seq` of the frame used, None if none was.
+    sources: how each source was doing then, "camera", "microphone" and "speech" as far as there is one: a value of
+    `clcr_edge.runtime.source_state.SourceState`. A pipeline fills it in; a session knows no sources.
     """
 
     t_s: float
@@ -106,3 +108,4 @@ class Prediction:
     age_s: dict[str, float | None]
     latency_ms: float
     frame_seq: int | None
+    sources: dict[str, str] = field(default_factory=dict)

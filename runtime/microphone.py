@@ -15,17 +15,24 @@ import numpy as np
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, FloatArray
 from clcr_edge.runtime.audio_clock import AudioClock
+from clcr_edge.runtime.deadline import abandoned
+from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.portaudio import InputDevice, find_input, forget_exit_handler, guarded, sounddevice, takes_rate
+from clcr_edge.runtime.reopening import Reopening
+from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.source_state import SourceState
 
 _BLOCK_S = 0.020
 _MAX_WAITING = 500  # blocks: 10 s; a caller that stops taking loses the oldest
-_STALE_S = 0.5  # without a callback for so long, the microphone counts as away
-_RETRY_S = 1.0
+_STALLED_S = 0.5  # without a callback
+_GIVEN_UP_S = 10.0  # of a stall, after which the device is opened anew
+_LOOK_S = 0.1
+_FIRST_S = 12.0  # for the first opening, and for the end: each has a deadline of 5 s for every call
 
 
 class Microphone:
-    """Opens at once; `SourceError` or `MissingPartError` if it cannot. A device that goes away later is looked for again.
+    """Opens at once; `SourceError` or `MissingPartError` if it cannot. A device that goes away later, or stalls for 10 s,
+    is opened again.
 
     device: index, name, part of a name, or None for the default. wake: set whenever audio has arrived.
     notice: called with one line when the device is lost or back. offset_s: added to every stamp, to calibrate a device
@@ -44,17 +51,21 @@ class Microphone:
         self._wanted = device
         self._rate_hz = rate_hz
         self._wake = wake or threading.Event()
-        self._notice = notice or (lambda _text: None)
         self._offset_s = offset_s
         self._blocks: deque[tuple[FloatArray, float, float]] = deque(maxlen=_MAX_WAITING)
-        self._called_s = -math.inf  # newest callback
-        self._ended = False
-        self._closed = threading.Event()
+        self._lock = threading.Lock()  # the clock and the resampler belong to one opening; blocks of another would be wrong
+        self._opening = 0
+        self.name = ""
+        self._ended = threading.Event()
         self.overflows = 0
         self.chunks_lost = 0
-        self._open()
-        self._supervisor = threading.Thread(target=self._supervise, name="microphone", daemon=True)
-        self._supervisor.start()
+        self._monitor = SourceMonitor("microphone", stalled_s=_STALLED_S, notice=notice)
+        self._loop = Reopening(self._run, self._monitor)
+        error = self._loop.start(_FIRST_S)
+        if isinstance(error, TimeoutError):
+            raise SourceError("microphone: did not answer; check that its server or driver still runs, or give --no-mic")
+        if error is not None:
+            raise error
 
     # -- device ---------------------------------------------------------------------------------------------------------
 
@@ -63,16 +74,33 @@ class Microphone:
         device = find_input(self._wanted)
         self.name = device.name
 
+        self._monitor.name = f"microphone {device.name!r}"
+        self._opening += 1
+        opening = self._opening
+
         def opened() -> Any:
             channels, native_hz = self._format(sd, device)
-            self._native_hz = native_hz
-            self._clock = AudioClock(native_hz)
-            self._resampler = None
+            resampler = None
             if native_hz != self._rate_hz:
-                self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
-            self._held = 0.0  # native samples inside the resampler
-            self._ended = False
+                resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
+            with self._lock:
+                self.chunks_lost += len(self._blocks)
+                self._blocks.clear()
+                self._native_hz = native_hz
+                self._clock = AudioClock(native_hz)
+                self._resampler = resampler
+                self._held = 0.0  # native samples inside the resampler
+            self._ended.clear()
             self._clock_offset_s = math.inf
+
+            def callback(*args: Any) -> None:
+                if opening == self._opening:  # a stream that was given up may wake again
+                    self._callback(*args)
+
+            def finished() -> None:
+                if opening == self._opening:
+                    self._finished()
+
             stream = sd.InputStream(
                 device=device.index,
                 samplerate=native_hz,
@@ -80,10 +108,12 @@ class Microphone:
                 channels=channels,
                 dtype="float32",
                 latency="low",
-                callback=self._callback,
-                finished_callback=self._finished,
+                callback=callback,
+                finished_callback=finished,
             )
             stream.start()
+            if opening != self._opening:  # it took so long that nobody waits for it any more
+                stream.close(ignore_errors=True)
             return stream
 
         try:
@@ -93,7 +123,10 @@ class Microphone:
             raise SourceError(
                 f"microphone {device.name!r}: cannot be opened ({reason}); is another program using it? or give --no-mic"
             ) from None
-        self._called_s = time.monotonic()
+        except SourceError:
+            self._opening += 1
+            raise
+        self._monitor.opened()
 
     def _format(self, sd: Any, device: InputDevice) -> tuple[int, int]:
         for rate_hz in (self._rate_hz, device.default_rate_hz, 48_000, 44_100):
@@ -109,6 +142,7 @@ class Microphone:
         now = time.monotonic()
         if status.input_overflow:
             self.overflows += 1
+            self._monitor.overflow()
         # PortAudio's clock is not the monotonic one everywhere. The smallest difference seen is the truest: the others
         # had to wait for the interpreter. It may leak upward by 20 us a block, so that a slewed wall clock is followed.
         offset_s = now - times.currentTime
@@ -122,27 +156,36 @@ class Microphone:
         if len(self._blocks) == _MAX_WAITING:
             self.chunks_lost += 1
         self._blocks.append((mono, captured_s, arrival_s))
-        self._called_s = now
+        self._monitor.arrived()
         self._wake.set()
 
     def _finished(self) -> None:
-        self._ended = True
+        self._ended.set()
         self._wake.set()
 
-    def _supervise(self) -> None:
-        """Reopen a device that went away. A mere stall is left alone: its stream goes on by itself when it is over."""
-        while not self._closed.wait(0.1):
-            if not self._ended:
-                continue
-            self._notice(f"microphone {self.name!r} is gone; predictions go on without it while it is looked for")
-            self._shut()
-            while not self._closed.wait(_RETRY_S):
-                try:
-                    self._open()
-                except Exception:  # whatever it was: the next try may find the device again
-                    continue
-                self._notice(f"microphone {self.name!r} is back")
+    def _run(self) -> None:
+        """Open the device and wait until it goes away; raises to say why.
+
+        A stall is left alone at first: its stream goes on by itself when it is over. One that lasts is given up.
+        """
+        if self._hangs():
+            raise SourceError("an earlier call to its driver still hangs")  # another would hang as well
+        self._open()
+        self._loop.ready()
+        stalled_s, reason = 0.0, "it ended"
+        while not self._loop.closed.is_set() and not self._ended.wait(_LOOK_S):
+            stalled_s = stalled_s + _LOOK_S if self._monitor.state is SourceState.STALLED else 0.0
+            if stalled_s >= _GIVEN_UP_S:
+                reason = f"nothing for {_GIVEN_UP_S:g} s"
                 break
+        self._opening += 1
+        if not self._loop.closed.is_set():
+            self._monitor.failed(reason)  # before what may take seconds
+        self._shut()
+        raise SourceError(reason)
+
+    def _hangs(self) -> bool:
+        return any(what == "PortAudio" or (self.name and repr(self.name) in what) for what in abandoned())
 
     def _shut(self) -> None:
         stream = self._stream
@@ -155,31 +198,39 @@ class Microphone:
 
     @property
     def alive(self) -> bool:
-        """Audio has arrived lately."""
-        return not self._ended and time.monotonic() - self._called_s < _STALE_S
+        """Audio has arrived lately, or is about to."""
+        return self._monitor.alive
 
     @property
     def state(self) -> SourceState:
         """How the source is doing."""
-        return SourceState.LIVE if self.alive else SourceState.STALLED
+        return self._monitor.state
+
+    @property
+    def health(self) -> SourceHealth:
+        """The same in numbers."""
+        return self._monitor.health(drops=self.chunks_lost)
 
     def take(self) -> list[AudioChunk]:
         """The audio that has arrived since the last call; contiguous chunks unless the device lost some."""
         out = []
-        while self._blocks:
-            block, captured_s, arrival_s = self._blocks.popleft()
-            stamp = self._clock.stamp(len(block), captured_s + self._offset_s, arrival_s)
-            if stamp is None:
-                self.chunks_lost += 1
-                continue
-            t_s, adjust = stamp
-            if adjust > 0:
-                block = np.concatenate([block, block[-1:]])
-            elif adjust < 0:
-                block = block[:-1]
-            chunk = self._resampled(block, t_s)
-            if chunk is not None:
-                out.append(chunk)
+        with self._lock:
+            while self._blocks:
+                block, captured_s, arrival_s = self._blocks.popleft()
+                stamp = self._clock.stamp(len(block), captured_s + self._offset_s, arrival_s)
+                if stamp is None:
+                    self.chunks_lost += 1
+                    continue
+                t_s, adjust = stamp
+                if adjust > 0:
+                    block = np.concatenate([block, block[-1:]])
+                elif adjust < 0:
+                    block = block[:-1]
+                chunk = self._resampled(block, t_s)
+                if chunk is not None:
+                    out.append(chunk)
+        for chunk in out:
+            self._monitor.stamped(chunk)
         return out
 
     def _resampled(self, block: FloatArray, t_s: float) -> AudioChunk | None:
@@ -196,8 +247,4 @@ class Microphone:
 
     def close(self) -> None:
         """Stop recording. Returns within seconds even where PortAudio hangs."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        self._supervisor.join(6.0)
-        self._shut()
+        self._loop.close(_FIRST_S)

@@ -18,6 +18,7 @@ from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, Prediction, VideoFrame, Word
 from clcr_edge.runtime.background import LiveRunner
 from clcr_edge.runtime.feed import Batch, Listener
+from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.live_feed import LiveFeed
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.runtime.pipeline import Pipeline, live, replay
@@ -39,6 +40,7 @@ class ScriptedSpeech:
     """A recogniser that hears a word in every fifth chunk, `slow_s` after being given it."""
 
     state = SourceState.LIVE
+    health = SourceHealth(SourceState.LIVE, 0.0)
 
     def __init__(self, slow_s: float = 0.0) -> None:
         self._slow_s = slow_s
@@ -202,6 +204,7 @@ class Camera:
         self.frames_dropped = 3
         self.alive = True
         self.state = SourceState.LIVE
+        self.health = SourceHealth(SourceState.LIVE, 0.0, drops=3)
 
 
 class Microphone:
@@ -217,6 +220,10 @@ class Microphone:
     @property
     def state(self) -> SourceState:
         return SourceState.LIVE if self.alive else SourceState.STALLED
+
+    @property
+    def health(self) -> SourceHealth:
+        return SourceHealth(self.state, 0.0, gaps=2)
 
 
 def rig(lag_s: float = 0.001, *, microphone: bool = True) -> tuple[Clock, Sources, LiveFeed]:

@@ -32,6 +32,7 @@ def prediction(
         "age_s": {"language": None, "vision": 0.021, "audio": 0.0},
         "latency_ms": 2.34567,
         "frame_seq": 12,
+        "sources": {"camera": "live", "microphone": "lost"},
     }
     return Prediction(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -44,12 +45,13 @@ def test_json_lines_hold_every_key_and_only_valid_json() -> None:
     first, second = (json.loads(line) for line in out.getvalue().splitlines())
     assert set(first) == {
         *("t_s", "tick", "label", "probs", "ready", "level_weights", "modality_weights", "private_gates"),
-        *("participation", "age_s", "latency_ms", "frame_seq", "words"),
+        *("participation", "age_s", "latency_ms", "frame_seq", "sources", "words"),
     }
     assert list(first["level_weights"]) == ["shallow", "mid", "deep"]
     assert list(first["modality_weights"]) == ["language", "vision", "audio"]
     assert first["age_s"] == {"language": None, "vision": 0.021, "audio": 0.0}
     assert first["participation"]["mid"]["audio"] == 0.333333
+    assert first["sources"] == {"camera": "live", "microphone": "lost"}
     assert first["words"] == ["seven"]
     assert (second["t_s"], second["latency_ms"], second["frame_seq"]) == (0.3, None, None)
 
