@@ -27,7 +27,7 @@ _FIRST_FRAME_S = 12.0
 _MAX_WAITING = 8
 _STALLED_S = 1.0
 _PAUSES = 5.0  # usual intervals of a slow camera that make a stall
-_PATIENCE_S = 1.0  # with frames that cannot be decoded
+_PATIENCE_S = 0.5  # with frames that cannot be decoded
 _FAILED_READ_S = 0.01
 
 
