@@ -159,7 +159,7 @@ class Camera:
         monitor.arrived()
         watch.see(now, image)
         if failed:
-            monitor.damaged(failed)
+            monitor.damaged("frames that cannot be decoded", failed)
         if watch.pause_s is not None:
             monitor.gap(f"a pause of {watch.pause_s:.2f} s")
         for flaw in (watch.slow, watch.frozen):

@@ -13,8 +13,8 @@ class SourceHealth:
 
     since_s: when it came into this state. drops: frames, blocks or chunks that came and were never used. gaps: holes in the
     audio; pauses between frames far longer than usual. reconnects: times it was opened again. last_media_s: when media last
-    came, None if it never did. reason: why it is not live, "" if there is nothing to say. damaged: frames that could not be
-    decoded. overflows: times the sound card said that it threw samples away.
+    came, None if it never did. reason: why it is not live, "" if there is nothing to say. damaged: frames that could not
+    be decoded, chunks of samples that are no numbers. overflows: times the sound card said that it threw samples away.
     """
 
     state: SourceState

@@ -229,9 +229,7 @@ class Microphone:
                 chunk = self._resampled(block, t_s)
                 if chunk is not None:
                     out.append(chunk)
-        for chunk in out:
-            self._monitor.stamped(chunk)
-        return out
+        return [chunk for chunk in out if self._monitor.stamped(chunk)]
 
     def _resampled(self, block: FloatArray, t_s: float) -> AudioChunk | None:
         if self._resampler is None:

@@ -85,11 +85,12 @@ class NetworkAudio:
             if adjust:
                 samples = np.append(samples, samples[-1]) if adjust > 0 else samples[:-1]
             chunk = AudioChunk(samples, self._rate_hz, t_s)
+            self._monitor.arrived()
+            if not self._monitor.stamped(chunk):
+                continue
             if len(self._chunks) == _MAX_WAITING:
                 self.chunks_lost += 1
             self._chunks.append(chunk)
-            self._monitor.arrived()
-            self._monitor.stamped(chunk)
             self._loop.ready()
             self._wake.set()
 

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from clcr_edge.packets import AudioChunk
 from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.source_machine import Change, SourceMachine, is_away
@@ -14,6 +16,7 @@ from clcr_edge.runtime.source_state import SourceState
 _GAP_S = 0.030  # a hole shorter than this is jitter of the stamps
 _YOUNG_S = 2.0  # a source that has just been opened may still be finding its place
 _STALL_TOLD_S = 1.5  # a stall shorter than this is nothing to tell a person
+_FUTURE_S = 1.0
 _AGAIN_S = 60.0  # how often a person is told of flaws, or of stalls, at the most
 
 
@@ -82,11 +85,11 @@ class SourceMonitor:
         if not outage:
             self.flawed(reason)
 
-    def damaged(self, count: int = 1) -> None:
-        """Media came that could not be decoded."""
+    def damaged(self, reason: str, count: int = 1) -> None:
+        """Media came that cannot be used."""
         with self._lock:
             self._damaged += count
-        self.flawed("damaged frames")
+        self.flawed(reason)
 
     def overflow(self) -> None:
         """The device says that it had to throw samples away."""
@@ -94,12 +97,19 @@ class SourceMonitor:
             self._overflows += 1
         self.flawed("the device overflows: the machine is too busy")
 
-    def stamped(self, chunk: AudioChunk) -> None:
-        """Audio was stamped: a hole before it is a gap."""
+    def stamped(self, chunk: AudioChunk) -> bool:
+        """Audio was stamped: a hole before it is a gap. False: it would end the session, and must not be handed on."""
+        if not np.isfinite(chunk.samples).all():
+            self.damaged("samples that are no numbers")
+            return False
+        if not chunk.end_s < self._clock() + _FUTURE_S:
+            self.damaged(f"audio stamped {chunk.end_s - self._clock():.0f} s ahead of its time")
+            return False
         with self._lock:
             until_s, self._until_s = self._until_s, chunk.end_s
         if until_s is not None and chunk.t_s - until_s > _GAP_S:
             self.gap(f"{chunk.t_s - until_s:.2f} s of audio are missing")
+        return True
 
     def slower(self, stalled_s: float) -> None:
         """The source turns out to be a slow one: it stalls only after `stalled_s`."""

@@ -35,8 +35,8 @@ class Media:
         rng = np.random.default_rng(3)
         self.images = rng.integers(0, 256, (TICKS, 96, 96, 3), dtype=np.uint8)
         self.samples = (0.1 * rng.standard_normal(TICKS * 640)).astype(np.float32)
-        texts = ["zero", "one", "seven", "hello", "kiosk"]
-        self.words = {k: Word(texts[k // 10 % 5], k / 25 - 0.4, k / 25 - 0.1, 0.9) for k in range(9, TICKS, 10)}
+        texts = ["zero", "one", "seven", "hello", "kiosk", "a", "nine"]  # a hole of five words must not fit their period
+        self.words = {k: Word(texts[k // 10 % 7], k / 25 - 0.4, k / 25 - 0.1, 0.9) for k in range(9, TICKS, 10)}
 
 
 def run(session: Session, media: Media, fault: str = "", last: int = LAST) -> list[Prediction]:

@@ -72,7 +72,7 @@ def test_frames_that_cannot_be_decoded_are_counted_and_the_stream_goes_on(camera
     assert 2 <= health.damaged <= 12
     assert health.reconnects == 0  # opening anew would have cost more
     assert health.state is SourceState.DEGRADED
-    assert notices == [f"camera {camera.url} is degraded: damaged frames"]
+    assert notices == [f"camera {camera.url} is degraded: frames that cannot be decoded"]
     assert len(frames) > 10
     source.close()
 

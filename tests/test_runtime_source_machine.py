@@ -153,10 +153,10 @@ def test_a_flaw_is_told_once_a_minute_and_counted_each_time() -> None:
     m = Monitored()
     m.play(3.0)
     for _ in range(8):
-        m.monitor.damaged()
+        m.monitor.damaged("it rustles")
         assert m.monitor.state is S.DEGRADED
         m.play(4.0)
-    assert m.told == ["camera 0 is degraded: damaged frames", "camera 0 is well again"]
+    assert m.told == ["camera 0 is degraded: it rustles", "camera 0 is well again"]
     assert m.monitor.health().damaged == 8
 
 
@@ -167,6 +167,11 @@ def test_holes_in_audio_are_counted_and_an_outage_is_not_told_twice() -> None:
     def chunk(t_s: float) -> AudioChunk:
         return AudioChunk(np.zeros(320, np.float32), 16_000, t_s)
 
+    poison = AudioChunk(np.full(320, np.nan, np.float32), 16_000, 0.0)
+    assert not m.monitor.stamped(poison)  # a session would end at it
+    assert not m.monitor.stamped(chunk(m.now + 60.0))
+    assert m.monitor.health().damaged == 2
+    m.play(4.0)
     m.monitor.stamped(chunk(0.0))
     m.monitor.stamped(chunk(0.02))
     m.monitor.stamped(chunk(0.05))  # 10 ms: jitter
