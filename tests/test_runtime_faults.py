@@ -17,7 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import noise
-from live_rig import CameraServer, RadioServer, SoundServer, camera_server, read_counter, sound_server, write_wav
+from live_rig import (
+    CameraServer,
+    RadioServer,
+    SoundServer,
+    camera_server,
+    need_module,
+    need_program,
+    read_counter,
+    sound_server,
+    write_wav,
+)
 
 from clcr_edge.packets import VideoFrame
 from clcr_edge.runtime.source_state import SourceState
@@ -361,6 +371,74 @@ def test_the_command_says_in_each_prediction_how_its_sources_are(
     assert process.returncode == 0
     assert {s for pair in seen for s in pair} <= {s.value for s in SourceState}
     assert sum("is gone" in line for line in err.splitlines()) == sum("is back" in line for line in err.splitlines()) == 2
+
+
+BROKEN_SPEECH = """
+import sys, time
+from clcr_edge.runtime import speech, threaded_speech
+threaded_speech._GIVEN_UP_S, threaded_speech._STALLED_S = 1.0, 0.4
+push, begun = speech.Recogniser.push, []
+def failing(self, chunk):
+    begun.append(time.monotonic())
+    if len(begun) == 25:
+        raise RuntimeError("out of luck")
+    if len(begun) == 50:
+        time.sleep(3600.0)
+    return push(self, chunk)
+speech.Recogniser.push = failing
+sys.argv = ["clcr-edge", *sys.argv[1:]]
+from clcr_edge.cli import main
+main()
+"""
+
+
+def test_after_a_crash_and_a_hang_of_the_recogniser_words_come_again(
+    proof_bundle: Path, sound: SoundServer, tmp_path: Path
+) -> None:
+    need_module("vosk")
+    need_program("espeak-ng")
+    wav = tmp_path / "say.wav"
+    subprocess.run(["espeak-ng", "-v", "en-us", "-s", "140", "-w", str(wav), "seven. three. nine."], check=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", BROKEN_SPEECH, "run", str(proof_bundle), "--no-camera", "--json"],
+        env={**sound.env, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    seen: list[str] = []
+    ticks: list[int] = []
+    words: list[str] = []
+
+    def until(what: Callable[[], bool]) -> None:
+        assert process.stdout is not None
+        deadline = time.monotonic() + 30
+        while not what() and time.monotonic() < deadline:
+            line = json.loads(process.stdout.readline())
+            ticks.append(line["tick"])
+            words.extend(line["words"])
+            if seen[-1:] != [line["sources"]["speech"]]:
+                seen.append(line["sources"]["speech"])
+        assert what(), (seen, words)
+
+    try:
+        until(lambda: seen.count("lost") == 2)  # it raised, and hung
+        until(lambda: seen[-1] == "live")
+        player = sound.play(wav)
+        until(lambda: len(words) >= 3)
+        player.wait()
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert words[:3] == ["seven", "three", "nine"]
+    assert "stalled" in seen
+    assert ticks == list(range(len(ticks)))
+    lines = [line for line in err.splitlines() if "speech recognition" in line]
+    assert lines[0] == (
+        "clcr-edge: speech recognition has stopped (out of luck); predictions go on without new words until it is back"
+    )
+    assert lines[-1] == "clcr-edge: speech recognition is back"
 
 
 BROKEN_ENGINE = """
