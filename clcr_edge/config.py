@@ -147,6 +147,37 @@ class StudentConfig:
             "the audio front end needs 4 fbank frames a tick (it halves time twice); choose rate_hz and fbank_hop so",
         )
 
+    @property
+    def vision_memory(self) -> int:
+        """Ticks before the present one that a prediction can still see of a camera: the deep level's window, its tokens' own
+        past, and the ticks since its newest. What happened to the camera longer ago has left no trace."""
+        deep = self.model.strides[-1]
+        return (deep - 1) + (self.model.window - 1) * deep + _look_back(self.model)
+
+    @property
+    def audio_memory(self) -> int:
+        """The same of a microphone: the filter bank and the front end look back as well."""
+        hop, per_tick = self.tick.fbank_hop, self.tick.samples
+        past = self.model.audio_context * hop + self.tick.fbank_window - hop
+        return self.vision_memory + -(-past // per_tick)
+
+    @property
+    def word_memory(self) -> int:
+        """Ticks after which a word has left every window, however few came since. A word's token also knows the three words
+        before it, whatever their age: three words after a hole still differ."""
+        return self.model.window * self.model.strides[-1]
+
+
+def _look_back(model: ModelConfig) -> int:
+    """Ticks that the deep level's newest token looks back over: each stage reads 2 steps of the one below, then 2 and 4 of its
+    own (kernel 3; dilations 1 and 2)."""
+    below = 1
+    total = 0
+    for stride in model.strides:
+        total += 2 * below + (2 + 4) * stride
+        below = stride
+    return total
+
 
 def to_table(config: Any) -> dict[str, Any]:
     """Dataclass -> nested dict of TOML values (tuples become lists)."""

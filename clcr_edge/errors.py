@@ -8,7 +8,7 @@
     ├── SpeechModelError        a speech-to-text model directory is missing or broken
     ├── DataError               a data set is missing, incomplete or malformed
     ├── BundleError             a bundle is corrupt, foreign or of a newer schema
-    ├── EngineError             a TensorRT engine cannot be built, loaded or run
+    ├── EngineError             an engine cannot be built, loaded or run
     ├── ExportError             an export could not prove itself
     └── StreamError             packets were pushed in an order that cannot be (time running backwards, say)
 """
@@ -64,7 +64,7 @@ class BundleError(ClcrEdgeError):
 
 
 class EngineError(ClcrEdgeError):
-    """A TensorRT engine cannot be built, loaded or run on this device."""
+    """An engine cannot be built, loaded or run on this device, or failed in a step."""
 
 
 class ExportError(ClcrEdgeError):

@@ -6,7 +6,7 @@ replayed. A packet is stamped when it was captured, never when it arrived.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -95,6 +95,8 @@ class Prediction:
     skew_ms: capture time of the frame used less that of the newest sample used; negative: the picture is the older. None
     unless this tick has both. drift_ppm: how much faster the microphone's clock runs than the monotonic one (it is
     corrected for); None for files, and until it is known.
+    sources: how each source was doing then, "camera", "microphone" and "speech" as far as there is one: a value of
+    `clcr_edge.runtime.source_state.SourceState`. A pipeline fills it in; a session knows no sources.
     """
 
     t_s: float
@@ -111,3 +113,4 @@ class Prediction:
     frame_seq: int | None
     skew_ms: float | None = None
     drift_ppm: float | None = None
+    sources: dict[str, str] = field(default_factory=dict)

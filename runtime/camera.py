@@ -14,7 +14,11 @@ from typing import Any
 
 from clcr_edge.errors import MissingPartError, SourceError
 from clcr_edge.packets import VideoFrame
+from clcr_edge.runtime.frame_watch import FrameWatch
 from clcr_edge.runtime.gstreamer import check_machine, is_pipeline, pipeline_of
+from clcr_edge.runtime.health import SourceHealth
+from clcr_edge.runtime.reopening import Reopening
+from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.video_devices import list_video_devices
 
@@ -22,8 +26,10 @@ _OPEN_MS = 5_000
 _READ_MS = 2_000
 _FIRST_FRAME_S = 12.0
 _MAX_WAITING = 8
-_STALE_S = 1.0
-_RETRY_S = 1.0
+_STALLED_S = 1.0
+_PAUSES = 5.0  # usual intervals of a slow camera that make a stall
+_PATIENCE_S = 0.5  # with frames that cannot be decoded
+_FAILED_READ_S = 0.01
 
 
 def opencv() -> Any:
@@ -62,22 +68,17 @@ class Camera:
         self._source = source
         self.name = f"camera {source}"
         self._wake = wake or threading.Event()
-        self._notice = notice or (lambda _text: None)
+        self._monitor = SourceMonitor(self.name, stalled_s=_STALLED_S, notice=notice)
+        self._watch = FrameWatch()
         self._frames: deque[VideoFrame] = deque()
         self._lock = threading.Lock()
         self._seq = 0
-        self._read_s = 0.0
-        self._ready = threading.Event()
-        self._closed = threading.Event()
-        self._failure = "gave no frame"
         self.frames_dropped = 0
         # OpenCV's capture object lives and dies in this thread alone.
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        self._thread.start()
-        opened = self._ready.wait(_FIRST_FRAME_S)
-        if not opened or not self._read_s:
-            self._closed.set()
-            what = self._failure if opened else "did not answer"
+        self._loop = Reopening(self._run, self._monitor)
+        error = self._loop.start(_FIRST_FRAME_S)
+        if error is not None:
+            what = str(error) if isinstance(error, (SourceError, TimeoutError)) else "cannot be opened"
             raise SourceError(f"{self.name}: {what}; {self._remedy()}", part="camera")
 
     def _remedy(self) -> str:
@@ -117,35 +118,31 @@ class Camera:
         return capture
 
     def _run(self) -> None:
-        lost = False
-        while not self._closed.is_set():
-            try:
-                capture = self._open()
-                if capture is None:
-                    self._failure = "no such device"
-                elif not capture.isOpened():
-                    self._failure = "cannot be opened"
-                else:
-                    lost = self._read(capture, lost)
-                    capture.release()
-            except self._cv2.error:
-                pass  # as good as closed
-            first_try_failed = not self._ready.is_set()
-            self._ready.set()
-            if first_try_failed or self._closed.is_set():
-                return
-            if not lost:
-                lost = True
-                self._notice(f"{self.name} is gone; predictions go on without it while it is looked for")
-            self._closed.wait(_RETRY_S)
+        """Open the source and read it until it fails; raises to say why."""
+        capture = self._open()
+        if capture is None:
+            raise SourceError("no such device")
+        try:
+            if not capture.isOpened():
+                raise SourceError("cannot be opened")
+            self._monitor.opened()
+            self._watch.reset()
+            self._read(capture)
+        finally:
+            capture.release()
 
-    def _read(self, capture: Any, lost: bool) -> bool:
-        """Read until the source fails; True if it was lost before and never came back."""
-        while not self._closed.is_set():
+    def _read(self, capture: Any) -> None:
+        good_s, failed = time.monotonic(), 0
+        while not self._loop.closed.is_set():
             ok, image = capture.read()
             now = time.monotonic()
             if not ok or image is None:
-                break  # a failed stream stays "opened" and fails for ever: only opening anew helps
+                # A frame that cannot be decoded fails once; a stream that has ended fails for ever, and at once.
+                failed += 1
+                if now - good_s > _PATIENCE_S:
+                    raise SourceError("gives no frame")
+                self._loop.closed.wait(_FAILED_READ_S)
+                continue
             frame = VideoFrame(self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB), now - self._latency_s, self._seq)
             self._seq += 1
             with self._lock:
@@ -153,23 +150,39 @@ class Camera:
                     self._frames.popleft()
                     self.frames_dropped += 1
                 self._frames.append(frame)
-            self._read_s = now
-            self._ready.set()
-            if lost:
-                lost = False
-                self._notice(f"{self.name} is back")
+            self._judge(now, image, failed)
+            good_s, failed = now, 0
+            self._loop.ready()
             self._wake.set()
-        return lost
+
+    def _judge(self, now: float, image: Any, failed: int) -> None:
+        monitor, watch = self._monitor, self._watch
+        monitor.arrived()
+        watch.see(now, image)
+        if failed:
+            monitor.damaged("frames that cannot be decoded", failed)
+        if watch.pause_s is not None:
+            monitor.gap(f"a pause of {watch.pause_s:.2f} s")
+        for flaw in (watch.slow, watch.frozen):
+            if flaw is not None:
+                monitor.flawed(flaw)
+        if watch.usual_hz is not None:
+            monitor.slower(max(_STALLED_S, _PAUSES / watch.usual_hz))
 
     @property
     def alive(self) -> bool:
         """A frame has arrived lately."""
-        return time.monotonic() - self._read_s < _STALE_S
+        return self._monitor.alive
 
     @property
     def state(self) -> SourceState:
         """How the source is doing."""
-        return SourceState.LIVE if self.alive else SourceState.STALLED
+        return self._monitor.state
+
+    @property
+    def health(self) -> SourceHealth:
+        """The same in numbers."""
+        return self._monitor.health(drops=self.frames_dropped)
 
     def take(self) -> list[VideoFrame]:
         """The frames that have arrived since the last call, oldest first."""
@@ -180,5 +193,4 @@ class Camera:
 
     def close(self) -> None:
         """Stop reading. A driver that hangs is left to its daemon thread."""
-        self._closed.set()
-        self._thread.join(_READ_MS / 1e3 + 0.5)
+        self._loop.close(_READ_MS / 1e3 + 0.5)

@@ -32,11 +32,17 @@ def within(seconds: float, what: str, call: Callable[[], T]) -> T:
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        _abandoned.append((what, thread))
+        give_up(what, thread)
         raise SourceError(f"{what} did not answer within {seconds:g} s; check that its server or driver still runs")
     if error:
         raise error[0]
     return result[0]
+
+
+def give_up(what: str, thread: threading.Thread) -> None:
+    """Count a daemon thread of the caller's own, hung in a call that cannot be interrupted, among the abandoned ones."""
+    _abandoned[:] = [entry for entry in _abandoned if entry[1].is_alive()]
+    _abandoned.append((what, thread))
 
 
 def abandoned() -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from clcr_edge.packets import AudioChunk, VideoFrame, Word
+from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.source_state import SourceState
 
 
@@ -37,6 +38,14 @@ class Feed(Protocol):
     @property
     def drift_ppm(self) -> float | None:
         """How much faster the microphone's clock runs than the monotonic one; None for files and until it is known."""
+
+    @property
+    def health(self) -> dict[str, SourceHealth]:
+        """The same in numbers."""
+
+    @property
+    def audio_missed(self) -> int:
+        """Ticks that went on without the audio of a living microphone."""
 
     @property
     def problem(self) -> str | None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from clcr_edge.runtime.feed import Batch
+from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.media_file import MediaFile
 from clcr_edge.runtime.source_state import SourceState
 
@@ -23,6 +24,7 @@ class FileFeed:
     start_s = 0.0
     frames_dropped = 0
     drift_ppm = None
+    audio_missed = 0
 
     def __init__(self, camera: Path | None, mic: Path | None, *, tick_s: float = 0.04, fast: bool = False) -> None:
         self._tick_s = tick_s
@@ -46,6 +48,11 @@ class FileFeed:
         """A file is there or it is not."""
         kinds = {"camera": any(f.video for f in self._files), "microphone": any(f.audio for f in self._files)}
         return {name: SourceState.LIVE for name, there in kinds.items() if there}
+
+    @property
+    def health(self) -> dict[str, SourceHealth]:
+        """Nothing of a file is lost."""
+        return {name: SourceHealth(state, self.start_s) for name, state in self.states.items()}
 
     def collect(self, end_s: float) -> Batch | None:
         """The file's media before `end_s`; None once nothing of it reaches into this tick."""

@@ -26,6 +26,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "frame_seq": prediction.frame_seq,
         "skew_ms": _rounded(prediction.skew_ms),
         "drift_ppm": _rounded(prediction.drift_ppm),
+        "sources": prediction.sources,
     }
 
 

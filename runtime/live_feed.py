@@ -9,6 +9,7 @@ from typing import Protocol
 
 from clcr_edge.packets import AudioChunk, VideoFrame
 from clcr_edge.runtime.feed import Batch
+from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.source_state import SourceState
 
 
@@ -21,6 +22,8 @@ class FrameSource(Protocol):
     def alive(self) -> bool: ...
     @property
     def state(self) -> SourceState: ...
+    @property
+    def health(self) -> SourceHealth: ...
     def take(self) -> list[VideoFrame]: ...
     def close(self) -> None: ...
 
@@ -32,6 +35,8 @@ class AudioSource(Protocol):
     def alive(self) -> bool: ...
     @property
     def state(self) -> SourceState: ...
+    @property
+    def health(self) -> SourceHealth: ...
     def take(self) -> list[AudioChunk]: ...
     def close(self) -> None: ...
 
@@ -77,8 +82,16 @@ class LiveFeed:
     @property
     def states(self) -> dict[str, SourceState]:
         """What each source says of itself."""
+        return {name: source.state for name, source in self._sources().items()}
+
+    @property
+    def health(self) -> dict[str, SourceHealth]:
+        """The same in numbers."""
+        return {name: source.health for name, source in self._sources().items()}
+
+    def _sources(self) -> dict[str, FrameSource | AudioSource]:
         sources = {"camera": self._camera, "microphone": self._microphone}
-        return {name: source.state for name, source in sources.items() if source is not None}
+        return {name: source for name, source in sources.items() if source is not None}
 
     @property
     def drift_ppm(self) -> float | None:

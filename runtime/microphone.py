@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -15,20 +13,27 @@ import numpy as np
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, FloatArray
 from clcr_edge.runtime.audio_clock import AudioClock
+from clcr_edge.runtime.deadline import abandoned
+from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.host_clock import HostClock
 from clcr_edge.runtime.mic_channel import MicChannel
 from clcr_edge.runtime.portaudio import InputDevice, find_input, forget_exit_handler, guarded, sounddevice, takes_rate
+from clcr_edge.runtime.reopening import Reopening
+from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.source_state import SourceState
 
 _BLOCK_S = 0.020
 _MAX_WAITING = 500  # blocks: 10 s; a caller that stops taking loses the oldest
-_STALE_S = 0.5  # without a callback for so long, the microphone counts as away
-_RETRY_S = 1.0
+_STALLED_S = 0.5  # without a callback
+_GIVEN_UP_S = 10.0  # of a stall, after which the device is opened anew
+_LOOK_S = 0.1
+_FIRST_S = 12.0  # for the first opening, and for the end: each has a deadline of 5 s for every call
 _OTHER_RATES_HZ = (48_000, 44_100, 32_000, 96_000, 8_000)  # of a device that takes neither ours nor its own default
 
 
 class Microphone:
-    """Opens at once; `SourceError` or `MissingPartError` if it cannot. A device that goes away later is looked for again.
+    """Opens at once; `SourceError` or `MissingPartError` if it cannot. A device that goes away later, or stalls for 10 s,
+    is opened again.
 
     device: index, name, part of a name, or None for the default. wake: set whenever audio has arrived.
     notice: called with one line when the device is lost or back. offset_s: added to every stamp, to calibrate a device
@@ -49,17 +54,21 @@ class Microphone:
         self._channel = channel
         self._rate_hz = rate_hz
         self._wake = wake or threading.Event()
-        self._notice = notice or (lambda _text: None)
         self._offset_s = offset_s
         self._blocks: deque[tuple[FloatArray, float, float]] = deque(maxlen=_MAX_WAITING)
-        self._called_s = -math.inf  # newest callback
-        self._ended = False
-        self._closed = threading.Event()
+        self._lock = threading.Lock()  # the clock and the resampler belong to one opening; blocks of another would be wrong
+        self._opening = 0
+        self.name = ""
+        self._ended = threading.Event()
         self.overflows = 0
         self.chunks_lost = 0
-        self._open()
-        self._supervisor = threading.Thread(target=self._supervise, name="microphone", daemon=True)
-        self._supervisor.start()
+        self._monitor = SourceMonitor("microphone", stalled_s=_STALLED_S, notice=notice)
+        self._loop = Reopening(self._run, self._monitor)
+        error = self._loop.start(_FIRST_S)
+        if isinstance(error, TimeoutError):
+            raise SourceError("microphone: did not answer; check that its server or driver still runs", part="microphone")
+        if error is not None:
+            raise error
 
     # -- device ---------------------------------------------------------------------------------------------------------
 
@@ -68,16 +77,33 @@ class Microphone:
         device = find_input(self._wanted)
         self.name = device.name
 
+        self._monitor.name = f"microphone {device.name!r}"
+        self._opening += 1
+        opening = self._opening
+
         def opened() -> Any:
             channels, native_hz = self._format(sd, device)
-            self._native_hz = native_hz
-            self._clock = AudioClock(native_hz)
-            self._resampler = None
+            resampler = None
             if native_hz != self._rate_hz:
-                self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
-            self._held = 0.0  # native samples inside the resampler
-            self._ended = False
+                resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
+            with self._lock:
+                self.chunks_lost += len(self._blocks)
+                self._blocks.clear()
+                self._native_hz = native_hz
+                self._clock = AudioClock(native_hz)
+                self._resampler = resampler
+                self._held = 0.0  # native samples inside the resampler
+            self._ended.clear()
             self._host_clock = HostClock()
+
+            def callback(*args: Any) -> None:
+                if opening == self._opening:  # a stream that was given up may wake again
+                    self._callback(*args)
+
+            def finished() -> None:
+                if opening == self._opening:
+                    self._finished()
+
             stream = sd.InputStream(
                 device=device.index,
                 samplerate=native_hz,
@@ -85,10 +111,12 @@ class Microphone:
                 channels=channels,
                 dtype="float32",
                 latency="low",
-                callback=self._callback,
-                finished_callback=self._finished,
+                callback=callback,
+                finished_callback=finished,
             )
             stream.start()
+            if opening != self._opening:  # it took so long that nobody waits for it any more
+                stream.close(ignore_errors=True)
             return stream
 
         try:
@@ -98,7 +126,10 @@ class Microphone:
             raise SourceError(
                 f"microphone {device.name!r}: cannot be opened ({reason}); is another program using it?", part="microphone"
             ) from None
-        self._called_s = time.monotonic()
+        except SourceError:
+            self._opening += 1
+            raise
+        self._monitor.opened()
 
     def _format(self, sd: Any, device: InputDevice) -> tuple[int, int]:
         counts: tuple[int, ...] = (1, min(2, device.channels), device.channels)
@@ -116,9 +147,9 @@ class Microphone:
         )
 
     def _callback(self, data: FloatArray, _frames: int, times: Any, status: Any) -> None:
-        now = time.monotonic()
         if status.input_overflow:
             self.overflows += 1
+            self._monitor.overflow()
         captured_s, arrival_s = self._host_clock.stamp(times.currentTime, times.inputBufferAdcTime)
         if self._channel is not None:
             mono = data[:, self._channel.index].copy()
@@ -127,27 +158,36 @@ class Microphone:
         if len(self._blocks) == _MAX_WAITING:
             self.chunks_lost += 1
         self._blocks.append((mono, captured_s, arrival_s))
-        self._called_s = now
+        self._monitor.arrived()
         self._wake.set()
 
     def _finished(self) -> None:
-        self._ended = True
+        self._ended.set()
         self._wake.set()
 
-    def _supervise(self) -> None:
-        """Reopen a device that went away. A mere stall is left alone: its stream goes on by itself when it is over."""
-        while not self._closed.wait(0.1):
-            if not self._ended:
-                continue
-            self._notice(f"microphone {self.name!r} is gone; predictions go on without it while it is looked for")
-            self._shut()
-            while not self._closed.wait(_RETRY_S):
-                try:
-                    self._open()
-                except Exception:  # whatever it was: the next try may find the device again
-                    continue
-                self._notice(f"microphone {self.name!r} is back")
+    def _run(self) -> None:
+        """Open the device and wait until it goes away; raises to say why.
+
+        A stall is left alone at first: its stream goes on by itself when it is over. One that lasts is given up.
+        """
+        if self._hangs():
+            raise SourceError("an earlier call to its driver still hangs")  # another would hang as well
+        self._open()
+        self._loop.ready()
+        stalled_s, reason = 0.0, "it ended"
+        while not self._loop.closed.is_set() and not self._ended.wait(_LOOK_S):
+            stalled_s = stalled_s + _LOOK_S if self._monitor.state is SourceState.STALLED else 0.0
+            if stalled_s >= _GIVEN_UP_S:
+                reason = f"nothing for {_GIVEN_UP_S:g} s"
                 break
+        self._opening += 1
+        if not self._loop.closed.is_set():
+            self._monitor.failed(reason)  # before what may take seconds
+        self._shut()
+        raise SourceError(reason)
+
+    def _hangs(self) -> bool:
+        return any(what == "PortAudio" or (self.name and repr(self.name) in what) for what in abandoned())
 
     def _shut(self) -> None:
         stream = self._stream
@@ -160,13 +200,18 @@ class Microphone:
 
     @property
     def alive(self) -> bool:
-        """Audio has arrived lately."""
-        return not self._ended and time.monotonic() - self._called_s < _STALE_S
+        """Audio has arrived lately, or is about to."""
+        return self._monitor.alive
 
     @property
     def state(self) -> SourceState:
         """How the source is doing."""
-        return SourceState.LIVE if self.alive else SourceState.STALLED
+        return self._monitor.state
+
+    @property
+    def health(self) -> SourceHealth:
+        """The same in numbers."""
+        return self._monitor.health(drops=self.chunks_lost)
 
     @property
     def drift_ppm(self) -> float | None:
@@ -176,21 +221,22 @@ class Microphone:
     def take(self) -> list[AudioChunk]:
         """The audio that has arrived since the last call; contiguous chunks unless the device lost some."""
         out = []
-        while self._blocks:
-            block, captured_s, arrival_s = self._blocks.popleft()
-            stamp = self._clock.stamp(len(block), captured_s, arrival_s)
-            if stamp is None:
-                self.chunks_lost += 1
-                continue
-            t_s, adjust = stamp[0] + self._offset_s, stamp[1]
-            if adjust > 0:
-                block = np.concatenate([block, block[-1:]])
-            elif adjust < 0:
-                block = block[:-1]
-            chunk = self._resampled(block, t_s)
-            if chunk is not None:
-                out.append(chunk)
-        return out
+        with self._lock:
+            while self._blocks:
+                block, captured_s, arrival_s = self._blocks.popleft()
+                stamp = self._clock.stamp(len(block), captured_s, arrival_s)
+                if stamp is None:
+                    self.chunks_lost += 1
+                    continue
+                t_s, adjust = stamp[0] + self._offset_s, stamp[1]
+                if adjust > 0:
+                    block = np.concatenate([block, block[-1:]])
+                elif adjust < 0:
+                    block = block[:-1]
+                chunk = self._resampled(block, t_s)
+                if chunk is not None:
+                    out.append(chunk)
+        return [chunk for chunk in out if self._monitor.stamped(chunk)]
 
     def _resampled(self, block: FloatArray, t_s: float) -> AudioChunk | None:
         if self._resampler is None:
@@ -206,8 +252,4 @@ class Microphone:
 
     def close(self) -> None:
         """Stop recording. Returns within seconds even where PortAudio hangs."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        self._supervisor.join(6.0)
-        self._shut()
+        self._loop.close(_FIRST_S)

@@ -14,12 +14,14 @@ import numpy as np
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk
 from clcr_edge.runtime.audio_clock import AudioClock
+from clcr_edge.runtime.health import SourceHealth
+from clcr_edge.runtime.reopening import Reopening
+from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.source_state import SourceState
 
 _TIMEOUT_S = (5.0, 2.0)  # open, read
 _OPEN_S = 12.0
-_STALE_S = 0.5
-_RETRY_S = 1.0
+_STALLED_S = 0.5
 _MAX_WAITING = 500
 _SLACK_S = 0.02  # the arrival of packets is all there is to go by
 
@@ -46,47 +48,33 @@ class NetworkAudio:
         self._url = url
         self._rate_hz = rate_hz
         self._wake = wake or threading.Event()
-        self._notice = notice or (lambda _text: None)
         self._chunks: deque[AudioChunk] = deque(maxlen=_MAX_WAITING)
-        self._arrived_s = 0.0
-        self._reason = "no answer"
-        self._ready = threading.Event()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        self._thread.start()
-        self._ready.wait(_OPEN_S)
-        if not self._arrived_s:
-            self._closed.set()
+        self.chunks_lost = 0
+        self._monitor = SourceMonitor(self.name, stalled_s=_STALLED_S, notice=notice)
+        self._loop = Reopening(self._run, self._monitor)
+        error = self._loop.start(_OPEN_S)
+        if error is not None:
             raise SourceError(
-                f"{self.name}: gave no audio ({self._reason}); check that it is being served at this address",
+                f"{self.name}: gave no audio ({error}); check that it is being served at this address",
                 part="microphone",
             )
 
     def _run(self) -> None:
-        lost = False
-        while not self._closed.is_set():
-            try:
-                with av.open(self._url, timeout=_TIMEOUT_S) as container:
-                    if not container.streams.audio:
-                        self._reason = "it has no audio stream"
-                    else:
-                        lost = self._read(container, lost)
-            except (av.error.FFmpegError, OSError, ValueError) as e:
-                self._reason = str(getattr(e, "strerror", None) or e)
-            first_try_failed = not self._ready.is_set()
-            self._ready.set()
-            if first_try_failed or self._closed.is_set():
-                return
-            if not lost:
-                lost = True
-                self._notice(f"{self.name} is gone; predictions go on without it while it is looked for")
-            self._closed.wait(_RETRY_S)
+        """Open the stream and read it until it fails; raises to say why."""
+        try:
+            with av.open(self._url, timeout=_TIMEOUT_S) as container:
+                if not container.streams.audio:
+                    raise SourceError("it has no audio stream")
+                self._monitor.opened()
+                self._read(container)
+        except av.error.FFmpegError as e:
+            raise SourceError(str(getattr(e, "strerror", None) or e)) from None
 
-    def _read(self, container: Any, lost: bool) -> bool:
+    def _read(self, container: Any) -> None:
         self._clock = clock = AudioClock(self._rate_hz, slack_s=_SLACK_S, backlog_first=True)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
         for frame in container.decode(audio=0):
-            if self._closed.is_set():
+            if self._loop.closed.is_set():
                 break
             now = time.monotonic()
             frame.pts = None
@@ -96,28 +84,35 @@ class NetworkAudio:
             samples = np.concatenate(parts).astype(np.float32, copy=False)
             stamp = clock.stamp(len(samples), now, now)
             if stamp is None:
+                self.chunks_lost += 1
                 continue
             t_s, adjust = stamp[0] + self._offset_s, stamp[1]
             if adjust:
                 samples = np.append(samples, samples[-1]) if adjust > 0 else samples[:-1]
-            self._chunks.append(AudioChunk(samples, self._rate_hz, t_s))
-            self._arrived_s = now
-            self._ready.set()
-            if lost:
-                lost = False
-                self._notice(f"{self.name} is back")
+            chunk = AudioChunk(samples, self._rate_hz, t_s)
+            self._monitor.arrived()
+            if not self._monitor.stamped(chunk):
+                continue
+            if len(self._chunks) == _MAX_WAITING:
+                self.chunks_lost += 1
+            self._chunks.append(chunk)
+            self._loop.ready()
             self._wake.set()
-        return lost
 
     @property
     def alive(self) -> bool:
         """Audio has arrived lately."""
-        return time.monotonic() - self._arrived_s < _STALE_S
+        return self._monitor.alive
 
     @property
     def state(self) -> SourceState:
         """How the source is doing."""
-        return SourceState.LIVE if self.alive else SourceState.STALLED
+        return self._monitor.state
+
+    @property
+    def health(self) -> SourceHealth:
+        """The same in numbers."""
+        return self._monitor.health(drops=self.chunks_lost)
 
     @property
     def drift_ppm(self) -> float | None:
@@ -133,5 +128,4 @@ class NetworkAudio:
 
     def close(self) -> None:
         """Stop listening; a read under way ends by its own time limit."""
-        self._closed.set()
-        self._thread.join(_TIMEOUT_S[1] + 0.5)
+        self._loop.close(_TIMEOUT_S[1] + 0.5)

@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from clcr_edge.bundle import Bundle
 from clcr_edge.config import StudentConfig
-from clcr_edge.errors import BundleError
+from clcr_edge.errors import BundleError, EngineError
 from clcr_edge.runtime.engine import State, StepInputs, StepOutputs
 
 _OUTPUTS = tuple(f.name for f in dataclasses.fields(StepOutputs))
@@ -62,8 +62,12 @@ class OnnxEngine:
         return {name: np.zeros(shape, np.float32) for name, shape in self._states.items()}
 
     def step(self, inputs: StepInputs, state: State) -> tuple[StepOutputs, State]:
-        """One tick."""
+        """One tick. Raises `EngineError` if ONNX Runtime fails."""
         feed = {name: getattr(inputs, name) for name in _INPUTS}
-        results = self._session.run(self._wanted, {**feed, **state})
+        try:
+            results = self._session.run(self._wanted, {**feed, **state})
+        except Exception as e:  # onnxruntime's errors share no public root
+            reason = next(iter(str(e).splitlines()), type(e).__name__)[:200]
+            raise EngineError(f"ONNX Runtime failed in a step of the {self.precision} graph ({reason}); start again") from e
         new = dict(zip(self._states, results[len(_OUTPUTS) :], strict=True))
         return StepOutputs(*results[: len(_OUTPUTS)]), new

@@ -11,6 +11,7 @@ from clcr_edge.errors import SourceError
 from clcr_edge.packets import Prediction, Word
 from clcr_edge.runtime.feed import Feed, Listener
 from clcr_edge.runtime.file_feed import FileFeed
+from clcr_edge.runtime.health import Health
 from clcr_edge.runtime.live_feed import AudioSource, FrameSource, LiveFeed
 from clcr_edge.runtime.session import Session
 from clcr_edge.runtime.source_state import SourceState
@@ -52,6 +53,7 @@ class Pipeline:
         self._words = 0
         self.new_words: list[Word] = []  # those that entered the session before the newest prediction
         self._past = Summary(0, 0, 0, 0, 0)
+        self._restarts = self._past_retries = self._past_words_dropped = 0
 
     def __enter__(self) -> Pipeline:
         return self
@@ -70,6 +72,20 @@ class Pipeline:
         """How each source is doing: "camera", "microphone", "speech", as far as there is one."""
         speech = {} if self._speech is None else {"speech": self._speech.state}
         return {**self._feed.states, **speech}
+
+    @property
+    def health(self) -> Health:
+        """How the sources and the pipeline are doing, in numbers."""
+        speech = {} if self._speech is None else {"speech": self._speech.health}
+        stats = self.session.stats
+        return Health(
+            sources={**self._feed.health, **speech},
+            audio_missed=self._feed.audio_missed,
+            ticks_without_audio=self.summary.ticks_without_audio,
+            restarts=self._restarts,
+            engine_retries=self._past_retries + stats.engine_retries,
+            words_dropped=self._past_words_dropped + stats.words_dropped,
+        )
 
     @property
     def summary(self) -> Summary:
@@ -105,7 +121,8 @@ class Pipeline:
             for word in self.new_words:
                 session.push_word(word)
                 listener.on_word(word)
-            yield replace(session.step(), drift_ppm=feed.drift_ppm)
+            sources = {name: state.value for name, state in self.states.items()}
+            yield replace(session.step(), drift_ppm=feed.drift_ppm, sources=sources)
             if speech is not None:
                 for chunk in batch.chunks:
                     speech.push(chunk)
@@ -116,6 +133,9 @@ class Pipeline:
         """Go on at `t_s` with a fresh session: what lay between is gone."""
         frames_dropped = self._feed.frames_dropped
         total = self.summary
+        self._restarts += 1
+        self._past_retries += self.session.stats.engine_retries
+        self._past_words_dropped += self.session.stats.words_dropped
         self.session.reset()
         self.session.start(t_s)
         self._past = Summary(total.ticks, total.frames_used, total.frames_unused - frames_dropped, 0, total.ticks_without_audio)

@@ -11,9 +11,10 @@ import time
 import numpy as np
 
 from clcr_edge.config import StudentConfig
+from clcr_edge.errors import EngineError
 from clcr_edge.features import word_ngrams
 from clcr_edge.packets import AudioChunk, FloatArray, Level, Modality, Prediction, VideoFrame, Word
-from clcr_edge.runtime.engine import Engine, StepInputs, StepOutputs
+from clcr_edge.runtime.engine import Engine, State, StepInputs, StepOutputs
 from clcr_edge.runtime.ticker import SessionStats, Tick, Ticker
 
 
@@ -98,11 +99,22 @@ class Session:
         return self._ticker.stats
 
     def step(self) -> Prediction:
-        """Run the next tick. latency_ms of the result is the wall time of this call."""
+        """Run the next tick. latency_ms of the result is the wall time of this call.
+
+        Raises `EngineError` if the engine fails twice; its tick is gone then, and the state is that of the tick before.
+        """
         begun = time.perf_counter()
         tick = self._ticker.cut()
-        outputs, self._state = self.engine.step(step_inputs(tick, self.config), self._state)
+        outputs, self._state = self._run(step_inputs(tick, self.config))
         return self._prediction(tick, outputs, begun)
+
+    def _run(self, inputs: StepInputs) -> tuple[StepOutputs, State]:
+        """One step; one that fails (memory was short, say) is computed once more: a pure function gives the same again."""
+        try:
+            return self.engine.step(inputs, self._state)
+        except EngineError:
+            self.stats.engine_retries += 1
+            return self.engine.step(inputs, self._state)
 
     def _prediction(self, tick: Tick, out: StepOutputs, begun: float) -> Prediction:
         probs = [float(p) for p in out.probs]

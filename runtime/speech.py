@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import queue
-import threading
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,14 +13,15 @@ import numpy as np
 from clcr_edge.errors import MissingPartError, SpeechModelError
 from clcr_edge.packets import AudioChunk, FloatArray, Word
 from clcr_edge.runtime.assets import default_speech_model
+from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech_model import check_speech_model
 from clcr_edge.runtime.speech_words import WordGate
+from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
 _RATE_HZ = 16_000
 _BLOCK = 1_280  # samples given to Vosk at a time: 80 ms
 _GAP_S = 0.05  # a hole in the audio longer than this ends the utterance
-_MAX_WAITING_S = 5.0
 
 
 def _vosk() -> Any:
@@ -54,8 +52,17 @@ class Recogniser:
         except Exception as e:  # vosk raises plain Exception
             raise SpeechModelError(f"{model_dir}: Vosk cannot load it ({e}); copy or download it again") from None
         self._vosk = vosk
+        self._stable = stable
         self._gate = WordGate(stable)
         self.reset()
+
+    def fresh(self) -> Recogniser:
+        """Another recogniser on the same loaded model, at the beginning of a stream."""
+        other = object.__new__(Recogniser)
+        other._vosk, other._model, other._stable = self._vosk, self._model, self._stable
+        other._gate = WordGate(self._stable)
+        other.reset()
+        return other
 
     def reset(self) -> None:
         """Begin a new stream: the next chunk's time is its beginning."""
@@ -126,6 +133,10 @@ class Speech(Protocol):
     def state(self) -> SourceState:
         """How the recogniser is doing."""
 
+    @property
+    def health(self) -> SourceHealth:
+        """The same in numbers."""
+
     def close(self) -> None:
         """Free the recogniser."""
 
@@ -134,6 +145,7 @@ class LockstepSpeech:
     """For replay: recognises within `push`, however long it takes, so that every run gives the same words at the same ticks."""
 
     state = SourceState.LIVE
+    health = SourceHealth(SourceState.LIVE, 0.0)
 
     def __init__(self, recogniser: Recogniser) -> None:
         self._recogniser = recogniser
@@ -152,66 +164,6 @@ class LockstepSpeech:
         """Forget the stream."""
         self._recogniser.reset()
         self._words = []
-
-
-class ThreadedSpeech:
-    """For live use: recognises in a thread of its own. One that falls behind misses audio; predictions go on."""
-
-    def __init__(self, recogniser: Recogniser, *, notice: Callable[[str], None] | None = None) -> None:
-        self._recogniser = recogniser
-        self._notice = notice
-        self._chunks: queue.SimpleQueue[AudioChunk | None] = queue.SimpleQueue()
-        self._words: deque[Word] = deque(maxlen=256)
-        self._closed = False
-        self._waiting_s = 0.0
-        self._lock = threading.Lock()
-        self.chunks_dropped = 0
-        self.error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="speech", daemon=True)
-        self._thread.start()
-
-    def push(self, chunk: AudioChunk) -> None:
-        """Queue a chunk; never blocks. More than 5 s waiting: the chunk is dropped, and the utterance ends there."""
-        length_s = len(chunk.samples) / chunk.rate_hz
-        with self._lock:
-            if self._waiting_s + length_s > _MAX_WAITING_S:
-                self.chunks_dropped += 1
-                return
-            self._waiting_s += length_s
-        self._chunks.put(chunk)
-
-    def take(self) -> list[Word]:
-        """The words since the last call."""
-        out = []
-        while self._words:
-            out.append(self._words.popleft())
-        return out
-
-    @property
-    def state(self) -> SourceState:
-        """Lost once recognition has stopped."""
-        return SourceState.LIVE if self.error is None else SourceState.LOST
-
-    def _run(self) -> None:
-        while True:
-            chunk = self._chunks.get()
-            if chunk is None or self._closed:
-                return
-            try:
-                self._words.extend(self._recogniser.push(chunk))
-            except Exception as e:  # language goes stale; the other modalities go on
-                self.error = e
-                if self._notice is not None:
-                    self._notice(f"speech recognition has stopped ({e}); predictions go on without new words")
-                return
-            with self._lock:
-                self._waiting_s -= len(chunk.samples) / chunk.rate_hz
-
-    def close(self) -> None:
-        """Stop; a call into Vosk that is under way is left to its daemon thread after two seconds."""
-        self._closed = True
-        self._chunks.put(None)
-        self._thread.join(2.0)
 
 
 def open_speech(

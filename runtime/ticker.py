@@ -39,6 +39,7 @@ class SessionStats:
     words_used: int = 0
     words_dropped: int = 0  # the queue was full
     words_waiting: int = 0
+    engine_retries: int = 0  # steps computed a second time because the engine failed
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class SoundServer:
         """Environment in which programs find this server."""
         return {**os.environ, "PULSE_SERVER": self.address}
 
-    def start(self) -> None:
+    def start(self, rate_hz: int = 16_000) -> None:
         """Start the daemon (again, on the same socket)."""
         env = {k: v for k, v in os.environ.items() if k not in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "PULSE_SERVER")}
         for name, key in (("home", "HOME"), ("run", "XDG_RUNTIME_DIR"), ("run", "PULSE_RUNTIME_PATH")):
@@ -76,7 +76,7 @@ class SoundServer:
                 *("--realtime=no", "--high-priority=no", f"--log-target=newfile:{self._folder}/pulse.log"),
                 *("-L", f"module-native-protocol-unix socket={self._socket} auth-anonymous=1"),
                 # norewinds: without it the monitor hands over its first second late and stamps it wrongly.
-                *("-L", "module-null-sink sink_name=clcr rate=16000 channels=1 format=s16le norewinds=1"),
+                *("-L", f"module-null-sink sink_name=clcr rate={rate_hz} channels=1 format=s16le norewinds=1"),
             ],
             env=env,
             stdout=subprocess.DEVNULL,
@@ -86,12 +86,16 @@ class SoundServer:
         while subprocess.run(["pactl", "info"], env=self.env, capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline, "pulseaudio did not start"
             time.sleep(0.05)
-        for default in (("set-default-sink", "clcr"), ("set-default-source", "clcr.monitor")):
-            subprocess.run(["pactl", *default], env=self.env, check=True, capture_output=True)
+        self.pactl("set-default-sink", "clcr")
+        self.pactl("set-default-source", "clcr.monitor")
 
     def play(self, path: Path) -> subprocess.Popen[bytes]:
         """Play a WAV file into the microphone; returns at once."""
         return subprocess.Popen(["paplay", str(path)], env=self.env)
+
+    def pactl(self, *command: str) -> None:
+        """Tell the daemon something."""
+        subprocess.run(["pactl", *command], env=self.env, check=True, capture_output=True)
 
     def stall(self) -> None:
         """The daemon stops answering."""
@@ -155,8 +159,11 @@ class CameraServer:
     """Serves `counter_image`s as HTTP MJPEG on the loopback interface."""
 
     def __init__(self, fps: float = 30.0) -> None:
-        self._fps = fps
+        self.fps = fps
         self._port = 0
+        self.damage: Callable[[bytes], bytes] | None = None  # what becomes of a frame's JPEG
+        self.size = (120, 160)
+        self.still = False  # the same picture again and again
         self.sent_s: dict[int, float] = {}
         self.start()
 
@@ -199,19 +206,22 @@ class CameraServer:
         import cv2
 
         count = 0
-        begun = time.monotonic()
+        due = time.monotonic()
         with suppress(OSError):
             client.recv(4096)
             client.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n")
             while up.is_set():
-                jpeg = cv2.imencode(".jpg", counter_image(count))[1].tobytes()
-                time.sleep(max(0.0, begun + count / self._fps - time.monotonic()))
+                jpeg = cv2.imencode(".jpg", counter_image(count, *self.size))[1].tobytes()
+                if self.damage is not None:
+                    jpeg = self.damage(jpeg)
+                time.sleep(max(0.0, due - time.monotonic()))
+                due += 1 / self.fps
                 while self.frozen.is_set() and up.is_set():
                     time.sleep(0.02)
                 self.sent_s[count] = time.monotonic()
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 client.sendall(head.encode() + jpeg + b"\r\n")
-                count += 1
+                count += not self.still
 
 
 @contextmanager
@@ -228,10 +238,11 @@ def camera_server(fps: float = 30.0) -> Iterator[CameraServer]:
 class RadioServer:
     """Serves a recording as HTTP audio (WAV) in real time, again and again."""
 
-    def __init__(self, samples: FloatArray) -> None:
+    def __init__(self, samples: FloatArray, port: int = 0) -> None:
         self._pcm = (np.clip(samples, -1, 1) * 32_767).astype("<i2").tobytes()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/radio.wav"
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/radio.wav"
         self._clients: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 

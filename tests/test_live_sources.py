@@ -263,7 +263,7 @@ class FlashServer(CameraServer):
             client.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n")
             count = 0
             while up.is_set():
-                taken_s = begun + count / self._fps
+                taken_s = begun + count / self.fps
                 time.sleep(max(0.0, taken_s + late_s - time.monotonic()))
                 jpeg = cv2.imencode(".jpg", lamp(taken_s, self.flash_s))[1].tobytes()
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"

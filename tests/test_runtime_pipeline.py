@@ -18,6 +18,7 @@ from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, Prediction, VideoFrame, Word
 from clcr_edge.runtime.background import LiveRunner
 from clcr_edge.runtime.feed import Batch, Listener
+from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.live_feed import LiveFeed
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.runtime.pipeline import Pipeline, live, replay
@@ -39,6 +40,7 @@ class ScriptedSpeech:
     """A recogniser that hears a word in every fifth chunk, `slow_s` after being given it."""
 
     state = SourceState.LIVE
+    health = SourceHealth(SourceState.LIVE, 0.0)
 
     def __init__(self, slow_s: float = 0.0) -> None:
         self._slow_s = slow_s
@@ -202,6 +204,7 @@ class Camera:
         self.frames_dropped = 3
         self.alive = True
         self.state = SourceState.LIVE
+        self.health = SourceHealth(SourceState.LIVE, 0.0, drops=3)
 
 
 class Microphone:
@@ -217,6 +220,10 @@ class Microphone:
     @property
     def state(self) -> SourceState:
         return SourceState.LIVE if self.alive else SourceState.STALLED
+
+    @property
+    def health(self) -> SourceHealth:
+        return SourceHealth(self.state, 0.0, gaps=2)
 
 
 def rig(lag_s: float = 0.001, *, microphone: bool = True) -> tuple[Clock, Sources, LiveFeed]:
@@ -299,6 +306,7 @@ def test_after_a_standstill_it_starts_anew_at_the_present(engine: OnnxEngine) ->
     assert predictions[60].age_s["audio"] == 0.0
     assert len(notices) == 1
     assert pipeline.summary.ticks == 80
+    assert pipeline.health.restarts == 1
 
 
 def test_what_the_camera_dropped_is_counted(engine: OnnxEngine) -> None:
@@ -311,6 +319,34 @@ def test_what_the_camera_dropped_is_counted(engine: OnnxEngine) -> None:
     assert s.ticks == s.frames_used == 100
     assert s.frames_unused == pytest.approx(20 + 3, abs=2)
     assert clock.now - 50.0 == pytest.approx(4.0, abs=0.1)
+
+
+def test_health_and_predictions_say_how_the_sources_are(engine: OnnxEngine) -> None:
+    _, sources, feed = rig()
+    pipeline = Pipeline(Session(engine), feed, ScriptedSpeech())
+    for p in pipeline:
+        if p.tick == 9:
+            assert p.sources == {"camera": "live", "microphone": "live", "speech": "live"}
+            sources.hears = False
+        if p.tick == 19:
+            sources.alive = False
+        if p.tick == 29:
+            break
+    assert p.sources == {"camera": "live", "microphone": "stalled", "speech": "live"}
+    health = pipeline.health
+    assert health.sources["camera"].drops == 3
+    assert (health.sources["microphone"].gaps, health.sources["microphone"].state) == (2, SourceState.STALLED)
+    assert set(health.sources) == set(p.sources)
+    assert 8 <= health.audio_missed <= 10
+    assert health.ticks_without_audio == pytest.approx(20, abs=1)
+    assert (health.restarts, health.engine_retries, health.words_dropped) == (0, 0, 0)
+
+
+def test_files_are_live(engine: OnnxEngine, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", video_s=0.4, audio=noise(0.4))
+    with replay(Session(engine), camera=clip, mic=clip, fast=True) as pipeline:
+        assert {tuple(p.sources.items()) for p in pipeline} == {(("camera", "live"), ("microphone", "live"))}
+        assert {h.state for h in pipeline.health.sources.values()} == {SourceState.LIVE}
 
 
 def test_live_runs_on_the_real_clock(engine: OnnxEngine) -> None:

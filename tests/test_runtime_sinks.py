@@ -34,6 +34,7 @@ def prediction(
         "frame_seq": 12,
         "skew_ms": -21.04,
         "drift_ppm": 12.3456789,
+        "sources": {"camera": "live", "microphone": "lost"},
     }
     return Prediction(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -46,12 +47,13 @@ def test_json_lines_hold_every_key_and_only_valid_json() -> None:
     first, second = (json.loads(line) for line in out.getvalue().splitlines())
     assert set(first) == {
         *("t_s", "tick", "label", "probs", "ready", "level_weights", "modality_weights", "private_gates"),
-        *("participation", "age_s", "latency_ms", "frame_seq", "skew_ms", "drift_ppm", "words"),
+        *("participation", "age_s", "latency_ms", "frame_seq", "skew_ms", "drift_ppm", "sources", "words"),
     }
     assert list(first["level_weights"]) == ["shallow", "mid", "deep"]
     assert list(first["modality_weights"]) == ["language", "vision", "audio"]
     assert first["age_s"] == {"language": None, "vision": 0.021, "audio": 0.0}
     assert first["participation"]["mid"]["audio"] == 0.333333
+    assert first["sources"] == {"camera": "live", "microphone": "lost"}
     assert first["words"] == ["seven"]
     assert (first["skew_ms"], first["drift_ppm"]) == (-21.04, 12.345679)
     assert (second["skew_ms"], second["drift_ppm"]) == (None, None)

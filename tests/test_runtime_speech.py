@@ -16,7 +16,8 @@ from clcr_edge.errors import SpeechModelError
 from clcr_edge.packets import AudioChunk, FloatArray, Word
 from clcr_edge.runtime.assets import default_speech_model
 from clcr_edge.runtime.media_file import MediaFile
-from clcr_edge.runtime.speech import LockstepSpeech, Recogniser, ThreadedSpeech
+from clcr_edge.runtime.speech import LockstepSpeech, Recogniser
+from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
 
 @pytest.fixture(scope="module")
@@ -111,37 +112,6 @@ def test_in_a_thread_push_never_waits(model: Path, speech: FloatArray) -> None:
     threaded.close()
     assert [w.text for w in words][:3] == ["seven", "three", "nine"]
     assert worst_s < 0.05
-
-
-@pytest.mark.live
-def test_a_stalled_recogniser_costs_audio_not_predictions(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recogniser = Recogniser(model, check=False)
-    threaded = ThreadedSpeech(recogniser)
-    monkeypatch.setattr(recogniser, "push", lambda _chunk: time.sleep(60))
-    begun = time.perf_counter()
-    for chunk in cut(np.zeros(30 * 16_000, np.float32), 640):
-        threaded.push(chunk)
-    assert time.perf_counter() - begun < 2.0
-    assert threaded.chunks_dropped >= 24 * 25
-    assert threaded.take() == []
-    begun = time.perf_counter()
-    threaded.close()
-    assert time.perf_counter() - begun < 3.0
-
-
-@pytest.mark.live
-def test_a_recogniser_that_fails_is_told_of_and_costs_only_words(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recogniser = Recogniser(model, check=False)
-    notices: list[str] = []
-    threaded = ThreadedSpeech(recogniser, notice=notices.append)
-    monkeypatch.setattr(recogniser, "push", lambda _chunk: 1 / 0)
-    for chunk in cut(np.zeros(16_000, np.float32), 640):
-        threaded.push(chunk)
-    threaded._thread.join(10)
-    threaded.close()
-    assert isinstance(threaded.error, ZeroDivisionError)
-    assert len(notices) == 1
-    assert threaded.take() == []
 
 
 def _drop(name: str) -> Callable[[Path], None]:
