@@ -19,6 +19,7 @@ from clcr_edge.commands.devices import devices
 from clcr_edge.commands.distill import distill
 from clcr_edge.commands.doctor import doctor
 from clcr_edge.commands.export import export
+from clcr_edge.commands.replay import replay
 from clcr_edge.commands.run import run
 from clcr_edge.commands.train import evaluate, train
 from clcr_edge.commands.verify import verify
@@ -33,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run)
+app.command("replay")(replay)
 app.command("devices")(devices)
 app.command("doctor")(doctor)
 app.command("calibrate")(calibrate)

@@ -88,6 +88,7 @@ class Pipeline:
         """One prediction per tick until the media ends (live: for ever). Raises `SourceError` after a damaged file's end."""
         session, feed, speech, listener = self.session, self._feed, self._speech, self._listener
         session.start(feed.start_s)
+        listener.on_start(feed.start_s)
         while True:
             batch = feed.collect(session.next_end_s)
             if batch is None:
@@ -105,7 +106,9 @@ class Pipeline:
             for word in self.new_words:
                 session.push_word(word)
                 listener.on_word(word)
-            yield session.step()
+            prediction = session.step()
+            listener.on_prediction(prediction)
+            yield prediction
             if speech is not None:
                 for chunk in batch.chunks:
                     speech.push(chunk)
@@ -118,6 +121,7 @@ class Pipeline:
         total = self.summary
         self.session.reset()
         self.session.start(t_s)
+        self._listener.on_start(t_s)
         self._past = Summary(total.ticks, total.frames_used, total.frames_unused - frames_dropped, 0, total.ticks_without_audio)
         self._listener.on_notice("this process stood still for seconds; predictions start anew")
 
