@@ -184,8 +184,7 @@ class Recorder:
         try:
             while (item := self._queue.get()) is not None:
                 kind, what, at_s = item
-                if self.problem is None:
-                    self._take(kind, what, at_s)
+                self._take(kind, what, at_s)
                 self._items_out += 1
                 self._bytes_out += what.image.nbytes if kind == "frame" else what.samples.nbytes if kind == "audio" else 0
         except Exception as e:  # libav's errors share no useful root; whatever it is, predictions go on

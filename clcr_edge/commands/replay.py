@@ -149,7 +149,7 @@ def page(recording: Recording, now: About, found: Difference) -> list[str]:
         if found.runs_total > len(found.runs):
             lines.append(f"  ... and {found.runs_total - len(found.runs)} more")
     if found.frames_lost:
-        lines += ["", f"incomplete: {found.frames_lost} frames are missing (the disk was too slow); predictions may differ for that"]
+        lines += ["", f"incomplete: {found.frames_lost} frames are missing, the disk was too slow; so predictions may differ"]
     if _is_same(recording, now) and found.identical < found.ticks and not found.frames_lost:
         lines += ["", _why(then["engine"]["machine"], now.engine["machine"])]
     return lines

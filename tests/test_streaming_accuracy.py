@@ -1,0 +1,99 @@
+"""Streaming accuracy with latencies whose cost can be counted by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clcr_edge.cli import main
+from clcr_edge.data import Event
+from clcr_edge.data.bank import NONE
+from clcr_edge.train.metrics import Scorer
+from clcr_edge.train.streaming import Delay, existing
+
+LABELS = np.array([NONE, NONE, 3, 3, 3, 3, NONE, NONE, 7, 7, NONE, NONE], np.int64)
+
+
+def shifted(ticks: int) -> np.ndarray:
+    return np.concatenate([np.full(ticks, NONE, np.int64), LABELS])[: len(LABELS)]
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "capture_ms", "ticks"),
+    [(0, 0, 0), (1, 0, 1), (40, 0, 1), (40.001, 0, None), (20, 20, 1), (20, 21, 2), (0, 80, 2), (0, 80.1, 3), (5, 400, 11)],
+)
+def test_a_constant_latency_is_a_shift(step_ms: float, capture_ms: float, ticks: int | None) -> None:
+    steps_s = Delay(step_ms, capture_ms).steps_s(np.full(len(LABELS), 9.9))
+    got = existing(LABELS, steps_s, capture_ms / 1e3, NONE)
+    if ticks is None:  # slower than the ticks come, if by a microsecond: from the first on it is a tick later
+        ticks = 2
+    np.testing.assert_array_equal(got, shifted(ticks))
+
+
+def test_steps_longer_than_a_tick_fall_behind_more_and_more() -> None:
+    got = existing(np.arange(12), np.full(12, 0.060), 0.0, NONE)
+    # Done at 0.10, 0.16, 0.22, ...: at 0.12 the first is there, at 0.16 the second.
+    np.testing.assert_array_equal(got, [NONE, NONE, 0, 1, 1, 2, 3, 3, 4, 5, 5, 6])
+
+
+def test_one_slow_step_delays_those_behind_it_until_they_have_caught_up() -> None:
+    steps_s = np.full(8, 0.010)
+    steps_s[2] = 0.100  # from 0.12 on; done at 0.22, the next at 0.23, 0.24, 0.25, then as ever
+    np.testing.assert_array_equal(existing(np.arange(8), steps_s, 0.0, NONE), [NONE, 0, 1, 1, 1, 4, 5, 6])
+
+
+def test_what_it_costs() -> None:
+    event = [Event(3, 2, 3, 6), Event(7, 8, 9, 10)]
+    scores = []
+    for ms in (0, 40, 80, 160):
+        scorer = Scorer(NONE)
+        scorer.add(LABELS, existing(LABELS, np.zeros(12), ms / 1e3, NONE), event)
+        scores.append(scorer.result())
+    assert [s.tick_accuracy for s in scores] == pytest.approx([1.0, 8 / 12, 4 / 12, 4 / 12])
+    assert [s.event_accuracy for s in scores] == [1.0, 1.0, 0.5, 0.0]
+
+
+def test_eval_tells_the_streaming_scores(
+    tmp_path: Path, proof_bundle: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(*options: str) -> dict[str, object]:
+        monkeypatch.setattr(sys, "argv", ["clcr-edge", "eval", str(proof_bundle), "--events", "1", "--json", *options])
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capfd.readouterr()
+        assert left.value.code == 0, err
+        found: dict[str, object] = json.loads(out)
+        return found
+
+    plain = call("--latency-ms", "0")
+    late = call("--latency-ms", "30", "--capture-ms", "60")
+    assert plain["streaming_tick_accuracy"] == plain["tick_accuracy"] == late["tick_accuracy"]
+    assert plain["streaming_event_accuracy"] == plain["event_accuracy"]
+    assert (late["latency_ms"], late["step_latency_ms"], late["capture_latency_ms"]) == (90.0, 30.0, 60.0)
+    measured = call("--latency-ms", "measured")
+    assert measured["step_latency_ms"] == "measured"
+    assert 0.05 < float(str(measured["latency_ms"])) < 200
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--latency-ms", "soon"], "--latency-ms soon: give 0 to 10000 milliseconds, or measured"),
+        (["--latency-ms=-1"], "--latency-ms -1"),
+        (["--capture-ms", "nan"], "--capture-ms nan"),
+        (["--latency-ms", "5", "--data", "crema-d"], "are for students on streams of digits"),
+    ],
+)
+def test_a_wrong_latency_is_one_line(
+    options: list[str], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["clcr-edge", "eval", str(tmp_path), *options])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert said in line
