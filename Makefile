@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins libportaudio2 espeak-ng flite chromium gcc libc6-dev \
+SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins libportaudio2 espeak-ng flite strace chromium gcc libc6-dev \
 	python3-opencv gstreamer1.0-plugins-base faketime
 
 .PHONY: demo test check system clean

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from clcr_edge.runtime.onnx_engine import OnnxEngine
     from clcr_edge.runtime.session import Session
 
+# Since 1.29 ONNX Runtime's own Linux wheels send telemetry to Microsoft and keep an identifier in ~/.cache/Microsoft; it looks
+# here when it is first imported. Nothing is sent from here that nobody asked for.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 __version__ = "0.1.0"
 __all__ = [
     "AudioChunk",

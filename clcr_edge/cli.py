@@ -19,6 +19,7 @@ from clcr_edge.commands.devices import devices
 from clcr_edge.commands.distill import distill
 from clcr_edge.commands.doctor import doctor
 from clcr_edge.commands.export import export
+from clcr_edge.commands.replay import replay
 from clcr_edge.commands.run import run
 from clcr_edge.commands.sync import sync
 from clcr_edge.commands.train import evaluate, train
@@ -34,6 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run)
+app.command("replay")(replay)
 app.command("devices")(devices)
 app.command("sync")(sync)
 app.command("doctor")(doctor)

@@ -7,6 +7,7 @@
     ├── SourceError             a camera, microphone or file cannot be opened, or ended badly
     ├── SpeechModelError        a speech-to-text model directory is missing or broken
     ├── DataError               a data set is missing, incomplete or malformed
+    ├── RecordingError          a recording of a run is damaged, foreign, of a newer schema, or does not fit the bundle
     ├── BundleError             a bundle is corrupt, foreign or of a newer schema
     ├── EngineError             an engine cannot be built, loaded or run
     ├── ExportError             an export could not prove itself
@@ -57,6 +58,10 @@ class SpeechModelError(ClcrEdgeError):
 
 class DataError(ClcrEdgeError):
     """A data set is missing, incomplete or malformed."""
+
+
+class RecordingError(ClcrEdgeError):
+    """A recording of a run is missing, damaged, of a schema this version does not know, or does not fit the bundle."""
 
 
 class BundleError(ClcrEdgeError):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from clcr_edge.packets import AudioChunk, VideoFrame, Word
+from clcr_edge.packets import AudioChunk, Prediction, VideoFrame, Word
 from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.source_state import SourceState
 
@@ -65,9 +65,14 @@ def _ignore(_what: object) -> None:
 @dataclass(frozen=True)
 class Listener:
     """What a display may want to see of a pipeline besides predictions. The calls come from the pipeline's thread and must
-    not block; notices (a source was lost, or came back; one line) come from any thread."""
+    not block; notices (a source was lost, or came back; one line) come from any thread.
+
+    on_start: the media time at which tick 0 begins, once at first and again at each restart of the session. All that is pushed
+    into the session, and each of its steps, is told in order: that is what a recording needs."""
 
     on_frame: Callable[[VideoFrame], None] = _ignore
     on_audio: Callable[[AudioChunk], None] = _ignore
     on_word: Callable[[Word], None] = _ignore
     on_notice: Callable[[str], None] = _ignore
+    on_start: Callable[[float], None] = _ignore
+    on_prediction: Callable[[Prediction], None] = _ignore

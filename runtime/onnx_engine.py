@@ -14,6 +14,9 @@ from clcr_edge.config import StudentConfig
 from clcr_edge.errors import BundleError, EngineError
 from clcr_edge.runtime.engine import State, StepInputs, StepOutputs
 
+# For a program that imported onnxruntime before clcr_edge could say so in the environment.
+ort.disable_telemetry_events()
+
 _OUTPUTS = tuple(f.name for f in dataclasses.fields(StepOutputs))
 _INPUTS = tuple(f.name for f in dataclasses.fields(StepInputs))
 

@@ -104,6 +104,7 @@ class Pipeline:
         """One prediction per tick until the media ends (live: for ever). Raises `SourceError` after a damaged file's end."""
         session, feed, speech, listener = self.session, self._feed, self._speech, self._listener
         session.start(feed.start_s)
+        listener.on_start(feed.start_s)
         while True:
             batch = feed.collect(session.next_end_s)
             if batch is None:
@@ -122,7 +123,9 @@ class Pipeline:
                 session.push_word(word)
                 listener.on_word(word)
             sources = {name: state.value for name, state in self.states.items()}
-            yield replace(session.step(), drift_ppm=feed.drift_ppm, sources=sources)
+            prediction = replace(session.step(), drift_ppm=feed.drift_ppm, sources=sources)
+            listener.on_prediction(prediction)
+            yield prediction
             if speech is not None:
                 for chunk in batch.chunks:
                     speech.push(chunk)
@@ -138,6 +141,7 @@ class Pipeline:
         self._past_words_dropped += self.session.stats.words_dropped
         self.session.reset()
         self.session.start(t_s)
+        self._listener.on_start(t_s)
         self._past = Summary(total.ticks, total.frames_used, total.frames_unused - frames_dropped, 0, total.ticks_without_audio)
         self._listener.on_notice("this process stood still for seconds; predictions start anew")
 

@@ -18,8 +18,11 @@ from clcr_edge.errors import MissingPartError, SpeechModelError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from clcr_edge.bundle import Bundle
     from clcr_edge.packets import Prediction, Word
+    from clcr_edge.runtime.engine import Engine
     from clcr_edge.runtime.pipeline import Pipeline
+    from clcr_edge.runtime.recorder import Recorder
     from clcr_edge.runtime.sources import Plan
     from clcr_edge.runtime.speech import Speech
 
@@ -48,11 +51,14 @@ def run(
     camera_latency: Annotated[
         float | None, typer.Option(metavar="S", help="Taken off the frames' stamps [default: what sync measured, or 0]")
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep what is seen, heard, said and predicted, for `replay`.")
+    ] = None,
 ) -> None:
     """Run a bundle on a camera, a microphone and speech, or on files; one prediction per tick.
 
     A file given for one of --camera and --mic serves both, as far as it has both. Nothing that is seen, heard or said is
-    stored or sent. Ctrl-C ends.
+    stored or sent, unless --record names a folder to keep it in. Ctrl-C ends.
     """
     from clcr_edge import bundle as bundles
     from clcr_edge.runtime.assets import default_bundle
@@ -67,6 +73,10 @@ def run(
     plan = plan_sources(camera, mic, no_camera=no_camera, no_mic=no_mic)
     if fast and plan.is_live:
         raise UsageError("--fast is for files; a live source runs at its own pace")
+    if record is not None:
+        from clcr_edge.runtime.recorder import check_free
+
+        check_free(record)
     with c_stderr_silenced():
         loaded = bundles.read(bundle or default_bundle())
         opened = open_engine(loaded, engine, precision, _note)
@@ -75,13 +85,28 @@ def run(
         sink = _sink(as_json, f"{loaded.path.name}  {opened.precision}  {plan}")
         listener = Listener(on_notice=getattr(sink, "notice", _note))
         speech = _speech(plan, stt_model, no_stt, listener.on_notice)
-        with doing_without(plan):
-            pipeline = open_pipeline(Session(opened), plan, speech=speech, listener=listener, fast=fast, tuning=tuning)
-        _loop(pipeline, sink, None if duration is None else math.ceil(duration * opened.config.tick.rate_hz - 1e-6))
+        recorder = None if record is None else _recorder(record, loaded, opened, listener.on_notice, fast)
+        heard = listener if recorder is None else recorder.listening(listener)
+        try:
+            with doing_without(plan):
+                pipeline = open_pipeline(Session(opened), plan, speech=speech, listener=heard, fast=fast, tuning=tuning)
+            _loop(pipeline, sink, None if duration is None else math.ceil(duration * opened.config.tick.rate_hz - 1e-6))
+        finally:
+            if recorder is not None:
+                recorder.close()
+                if recorder.seconds:
+                    _note(recorder.line)
 
 
 def _note(text: str) -> None:
     print(f"clcr-edge: {text}", file=sys.stderr)
+
+
+def _recorder(folder: Path, bundle: Bundle, engine: Engine, notice: Callable[[str], None], fast: bool) -> Recorder:
+    from clcr_edge.commands.replay import about
+    from clcr_edge.runtime.recorder import Recorder
+
+    return Recorder(folder, about(bundle, engine), notice, patient=fast)
 
 
 def _speech(plan: Plan, stt_model: Path | None, no_stt: bool, notice: Callable[[str], None]) -> Speech | None:

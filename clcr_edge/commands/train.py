@@ -12,12 +12,15 @@ import typer
 from clcr_edge.errors import MissingPartError, UsageError
 
 if TYPE_CHECKING:
+    from clcr_edge.train.evaluate import Streamed
     from clcr_edge.train.metrics import Metrics
+    from clcr_edge.train.streaming import Delay
 
 # As in `clcr_edge.data.sets` (a test says so): importing that reads the media library, and every command would wait.
 NAMES = ("crema-d", "kinetics-sounds", "ave", "ucf101", "mosi", "mosei", "mosi-utterance", "clips")
 TEACHER = "teacher.toml"  # what makes a folder a teacher's
 _LEAST_EVENTS = 1_000
+_LONGEST_MS = 10_000.0
 
 
 class Taken(str, Enum):
@@ -150,10 +153,18 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Vosk model for recognised words [default: the shipped one]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    latency_ms: Annotated[
+        str | None,
+        typer.Option(metavar="MS|measured", help="Also score what exists at each instant, with a step this long (digits).")
+    ] = None,
+    capture_ms: Annotated[float, typer.Option(help="... and media arriving this much after they happened.")] = 0.0,
 ) -> None:
     """Score a model on what its training never saw: streams of digits, or a data set's test split."""
     if stt_model is not None and words is not WordSource.recognised:
         raise UsageError(f"--stt-model {stt_model} is for --words recognised")
+    delay = _delay(latency_ms, capture_ms)
+    if delay is not None and (data != "digits" or (model / TEACHER).is_file()):
+        raise UsageError("--latency-ms and --capture-ms are for students on streams of digits; nothing else runs live")
     if data in NAMES:
         _evaluate_set(model, data, root, split, checkpoint, as_json)
         return
@@ -169,8 +180,10 @@ def evaluate(
         if listener is not None:
             raise UsageError(f"--words recognised: {model} is a teacher, which is scored with simulated words only")
         metrics, line, kind = _score_teacher(model, root, noise, events, seed, taken, precision)
+        streamed = None
     else:
-        metrics, line, kind = _score_student(model, root, noise, events, seed, taken, precision, jobs, listener)
+        streamed, line, kind = _score_student(model, root, noise, events, seed, taken, precision, jobs, delay, listener)
+        metrics = streamed.plain
     about = {
         "model": str(model),
         "precision": kind,
@@ -184,7 +197,8 @@ def evaluate(
     if as_json:
         found = metrics.to_json()
         same = {"accuracy": found["tick_accuracy"], "macro_f1": found["tick_macro_f1"], "n": found["n_ticks"]}
-        typer.echo(json.dumps(same | found | about))
+        delayed = {} if delay is None or streamed is None else _streaming_keys(streamed, delay)
+        typer.echo(json.dumps(same | found | delayed | about))
         return
     left_out = ", ".join(sorted(taken)) or "nothing"
     typer.echo(f"{model} ({kind}), {noise.value}, without {left_out}, words {about['words']}; {line}")
@@ -192,6 +206,45 @@ def evaluate(
     typer.echo(f"tick accuracy          {metrics.tick_accuracy:7.2%}   n = {metrics.n_ticks} ticks")
     typer.echo(f"tick macro-F1          {metrics.tick_macro_f1:7.2%}")
     typer.echo(f"time to first correct  {metrics.time_to_first_correct_s:6.2f} s   median; {metrics.never_correct:.2%} never")
+    if delay is not None and streamed is not None:
+        late = streamed.streaming
+        typer.echo(f"with the latency, {streamed.latency_ms:.1f} ms on average ({_told(delay)}):")
+        typer.echo(f"streaming event accuracy {late.event_accuracy:7.2%}")
+        typer.echo(f"streaming tick accuracy  {late.tick_accuracy:7.2%}")
+
+
+def _delay(latency_ms: str | None, capture_ms: float) -> Delay | None:
+    from clcr_edge.train.streaming import Delay
+
+    if not 0.0 <= capture_ms <= _LONGEST_MS:
+        raise UsageError(f"--capture-ms {capture_ms:g}: give 0 to {_LONGEST_MS:g} milliseconds")
+    if latency_ms is None:
+        return Delay(0.0, capture_ms) if capture_ms else None
+    if latency_ms == "measured":
+        return Delay(None, capture_ms)
+    try:
+        step_ms = float(latency_ms)
+    except ValueError:
+        step_ms = float("nan")
+    if not 0.0 <= step_ms <= _LONGEST_MS:
+        raise UsageError(f"--latency-ms {latency_ms}: give 0 to {_LONGEST_MS:g} milliseconds, or measured")
+    return Delay(step_ms, capture_ms)
+
+
+def _told(delay: Delay) -> str:
+    step = "steps as measured here" if delay.step_ms is None else f"steps of {delay.step_ms:g} ms"
+    return f"{step}, capture {delay.capture_ms:g} ms"
+
+
+def _streaming_keys(streamed: Streamed, delay: Delay) -> dict[str, Any]:
+    late = streamed.streaming.to_json()
+    names = ("tick_accuracy", "tick_macro_f1", "event_accuracy", "time_to_first_correct_s", "never_correct")
+    found: dict[str, Any] = {f"streaming_{name}": late[name] for name in names}
+    return found | {
+        "latency_ms": streamed.latency_ms,
+        "step_latency_ms": "measured" if delay.step_ms is None else delay.step_ms,
+        "capture_latency_ms": delay.capture_ms,
+    }
 
 
 def _listener(stt_model: Path | None) -> Path:
@@ -208,25 +261,29 @@ def _listener(stt_model: Path | None) -> Path:
 
 def _score_student(
     model: Path, root: Path | None, noise: Noise, events: int, seed: int, taken: frozenset[str], precision: str | None,
-    jobs: int | None, listener: Path | None,
-) -> tuple[Metrics, str, str]:
+    jobs: int | None, delay: Delay | None, listener: Path | None,
+) -> tuple[Streamed, str, str]:
     from rich.console import Console
     from rich.progress import Progress
 
     from clcr_edge.data.conditions import BY_NAME
     from clcr_edge.train.evaluate import Evaluation, Material
+    from clcr_edge.train.streaming import Delay
     from clcr_edge.train.subject import open_subject
 
     subject, seen = open_subject(model, precision)
     material = Material(root, seen, listener)
     line = material.bank()[1]  # also: a clear error before any process starts
+    delay = delay or Delay(0.0)
+    if delay.step_ms is None:
+        jobs = jobs or 1  # processes side by side would measure each other
     console = Console(stderr=True)
     with Evaluation(subject, material, jobs) as evaluation, Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("events", total=events)
-        metrics = evaluation.events(
-            BY_NAME[noise.value], events, seed, taken, lambda found: bar.update(task, completed=min(found, events))
+        streamed = evaluation.streamed(
+            BY_NAME[noise.value], events, seed, delay, taken, lambda found: bar.update(task, completed=min(found, events))
         )
-    return metrics, line, subject.precision
+    return streamed, line, subject.precision
 
 
 def _score_teacher(

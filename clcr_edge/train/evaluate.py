@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from clcr_edge.calibration.streams import inputs_of
 from clcr_edge.config import StudentConfig
@@ -26,6 +28,7 @@ from clcr_edge.runtime.engine import Engine
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.metrics import FalseEvents, IntArray, Metrics, Scorer, count_false_events
+from clcr_edge.train.streaming import Delay, existing
 
 STREAM_S = 60.0
 
@@ -37,16 +40,35 @@ class Judged:
     labels: IntArray
     predicted: tuple[IntArray, ...]  # one per set of modalities left out
     events: tuple[Event, ...]
+    steps_s: npt.NDArray[np.float64]  # seconds of each engine step, for the first of them
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Plain scores, the same with latency counted (see `clcr_edge.train.streaming`), and the mean latency that counted."""
+
+    plain: Metrics
+    streaming: Metrics
+    latency_ms: float
 
 
 def predict(engine: Engine, stream: Stream, without: frozenset[str] = frozenset()) -> IntArray:
     """The label that the engine gives each tick of a stream, int64 `[T]`."""
+    return timed(engine, stream, without)[0]
+
+
+def timed(
+    engine: Engine, stream: Stream, without: frozenset[str] = frozenset()
+) -> tuple[IntArray, npt.NDArray[np.float64]]:
+    """The label that the engine gives each tick, int64 `[T]`, and the seconds that each of its steps took, float64 `[T]`."""
     state = engine.initial_state()
-    said = np.empty(stream.ticks, np.int64)
+    said, steps_s = np.empty(stream.ticks, np.int64), np.empty(stream.ticks)
     for tick, inputs in enumerate(inputs_of(stream, engine.config, without)):
+        begun = time.perf_counter()
         outputs, state = engine.step(inputs, state)
+        steps_s[tick] = time.perf_counter() - begun
         said[tick] = int(np.argmax(outputs.probs))
-    return said
+    return said, steps_s
 
 
 def score(engine: Engine, streams: Iterable[Stream], without: frozenset[str] = frozenset()) -> Metrics:
@@ -110,7 +132,8 @@ def _judge(job: Callable[[DigitBank, int], Stream], without: Sequence[frozenset[
         from clcr_edge.train.recognised import recognised
 
         stream = recognised(stream, _worker["listener"])  # type: ignore[arg-type]
-    return Judged(stream.labels, tuple(predict(engine, stream, w) for w in without), stream.events)  # type: ignore[arg-type]
+    rows = [timed(engine, stream, w) for w in without]  # type: ignore[arg-type]
+    return Judged(stream.labels, tuple(said for said, _ in rows), stream.events, rows[0][1])
 
 
 def _mix(seed: int, index: int) -> int:
@@ -172,6 +195,28 @@ class Evaluation:
             if found >= count:
                 break
         return [scorer.result() for scorer in scorers]
+
+    def streamed(
+        self,
+        conditions: Conditions,
+        count: int,
+        seed: int,
+        delay: Delay,
+        without: frozenset[str] = frozenset(),
+        tell: Callable[[int], None] = lambda events: None,
+    ) -> Streamed:
+        """Scores over at least `count` events, plain and with latency counted. For measured steps use one process: others
+        beside it make each step slower than it is alone."""
+        plain, late, spent_s, ticks, found = Scorer(NONE), Scorer(NONE), 0.0, 0, 0
+        for judged in self._in_order(partial(_judge, partial(event_stream, conditions, seed), [without])):
+            steps_s, said = delay.steps_s(judged.steps_s), judged.predicted[0]
+            plain.add(judged.labels, said, judged.events)
+            late.add(judged.labels, existing(said, steps_s, delay.capture_ms / 1e3, NONE), judged.events)
+            spent_s, ticks, found = spent_s + float(steps_s.sum()), ticks + len(said), found + len(judged.events)
+            tell(found)
+            if found >= count:
+                break
+        return Streamed(plain.result(), late.result(), spent_s / ticks * 1e3 + delay.capture_ms)
 
     def negatives(self, minutes: float, seed: int) -> FalseEvents:
         """False events on generated streams that hold no digit."""
