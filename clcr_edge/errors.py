@@ -5,6 +5,7 @@
     ├── ConfigError             a configuration value is outside its range
     ├── MissingPartError        an optional package, library or program is not there
     ├── SourceError             a camera, microphone or file cannot be opened, or ended badly
+    ├── SinkError               an output (a port to serve on, say) cannot be had
     ├── SpeechModelError        a speech-to-text model directory is missing or broken
     ├── DataError               a data set is missing, incomplete or malformed
     ├── BundleError             a bundle is corrupt, foreign or of a newer schema
@@ -38,6 +39,10 @@ class MissingPartError(ClcrEdgeError):
 
 class SourceError(ClcrEdgeError):
     """A camera, microphone or media file cannot be opened or read."""
+
+
+class SinkError(ClcrEdgeError):
+    """Where results should go cannot be had: a port that another program holds."""
 
 
 class SpeechModelError(ClcrEdgeError):

@@ -15,6 +15,7 @@ from typing import Any
 from clcr_edge.errors import MissingPartError, SourceError
 from clcr_edge.packets import VideoFrame
 from clcr_edge.runtime.source_state import SourceState
+from clcr_edge.runtime.stages import LatencyHistogram
 from clcr_edge.runtime.video_devices import list_video_devices
 
 _OPEN_MS = 5_000
@@ -44,7 +45,7 @@ class Camera:
 
     source: index, device path, URL, or a GStreamer pipeline that ends in appsink (OpenCV must have been built with it, as
     on a Jetson). A frame's `t_s` is the monotonic time at which OpenCV handed it over: container
-    clocks of live streams run wrong (an MJPEG stream is taken for 25 fps). wake, notice: see `Microphone`.
+    clocks of live streams run wrong (an MJPEG stream is taken for 25 fps). wake, notice, decoding: see `Microphone`.
 
     The thread always reads, because OpenCV queues what is not read and the picture would lag by seconds; frames that
     nobody took in time are dropped, oldest first, and counted.
@@ -56,12 +57,14 @@ class Camera:
         *,
         wake: threading.Event | None = None,
         notice: Callable[[str], None] | None = None,
+        decoding: LatencyHistogram | None = None,
     ) -> None:
         self._cv2 = opencv()
         self._source = source
         self.name = f"camera {source}"
         self._wake = wake or threading.Event()
         self._notice = notice or (lambda _text: None)
+        self._decoding = decoding or LatencyHistogram()
         self._frames: deque[VideoFrame] = deque()
         self._lock = threading.Lock()
         self._seq = 0
@@ -141,11 +144,15 @@ class Camera:
     def _read(self, capture: Any, lost: bool) -> bool:
         """Read until the source fails; True if it was lost before and never came back."""
         while not self._closed.is_set():
-            ok, image = capture.read()
+            # In two calls, so that waiting is told from decoding (V4L2; FFmpeg decodes while it waits).
+            ok = capture.grab()
+            grabbed = time.monotonic()
+            ok, image = capture.retrieve() if ok else (False, None)
             now = time.monotonic()
             if not ok or image is None:
                 break  # a failed stream stays "opened" and fails for ever: only opening anew helps
             frame = VideoFrame(self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB), now, self._seq)
+            self._decoding.add(time.monotonic() - grabbed)
             self._seq += 1
             with self._lock:
                 if len(self._frames) == _MAX_WAITING:

@@ -17,6 +17,7 @@ from clcr_edge.packets import AudioChunk, FloatArray
 from clcr_edge.runtime.audio_clock import AudioClock
 from clcr_edge.runtime.portaudio import InputDevice, find_input, forget_exit_handler, guarded, sounddevice, takes_rate
 from clcr_edge.runtime.source_state import SourceState
+from clcr_edge.runtime.stages import LatencyHistogram
 
 _BLOCK_S = 0.020
 _MAX_WAITING = 500  # blocks: 10 s; a caller that stops taking loses the oldest
@@ -29,7 +30,7 @@ class Microphone:
 
     device: index, name, part of a name, or None for the default. wake: set whenever audio has arrived.
     notice: called with one line when the device is lost or back. offset_s: added to every stamp, to calibrate a device
-    whose driver misreports its latency.
+    whose driver misreports its latency. decoding: counts how long raw media took to become packets.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Microphone:
         wake: threading.Event | None = None,
         notice: Callable[[str], None] | None = None,
         offset_s: float = 0.0,
+        decoding: LatencyHistogram | None = None,
     ) -> None:
         self._wanted = device
         self._rate_hz = rate_hz
         self._wake = wake or threading.Event()
         self._notice = notice or (lambda _text: None)
         self._offset_s = offset_s
+        self._decoding = decoding or LatencyHistogram()
         self._blocks: deque[tuple[FloatArray, float, float]] = deque(maxlen=_MAX_WAITING)
         self._called_s = -math.inf  # newest callback
         self._ended = False
@@ -168,6 +171,7 @@ class Microphone:
         out = []
         while self._blocks:
             block, captured_s, arrival_s = self._blocks.popleft()
+            begun = time.monotonic()
             stamp = self._clock.stamp(len(block), captured_s + self._offset_s, arrival_s)
             if stamp is None:
                 self.chunks_lost += 1
@@ -178,6 +182,7 @@ class Microphone:
             elif adjust < 0:
                 block = block[:-1]
             chunk = self._resampled(block, t_s)
+            self._decoding.add(time.monotonic() - begun)
             if chunk is not None:
                 out.append(chunk)
         return out

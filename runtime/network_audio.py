@@ -15,6 +15,7 @@ from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk
 from clcr_edge.runtime.audio_clock import AudioClock
 from clcr_edge.runtime.source_state import SourceState
+from clcr_edge.runtime.stages import LatencyHistogram
 
 _TIMEOUT_S = (5.0, 2.0)  # open, read
 _OPEN_S = 12.0
@@ -27,7 +28,7 @@ _SLACK_S = 0.02  # the arrival of packets is all there is to go by
 class NetworkAudio:
     """Opens at once and waits for the first audio; `SourceError` if none comes. A stream lost later is opened again.
 
-    Samples are stamped by their arrival: they are as late as the network makes them. wake, notice: see `Microphone`.
+    Samples are stamped by their arrival: they are as late as the network makes them. wake, notice, decoding: see `Microphone`.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class NetworkAudio:
         rate_hz: int = 16_000,
         wake: threading.Event | None = None,
         notice: Callable[[str], None] | None = None,
+        decoding: LatencyHistogram | None = None,
     ) -> None:
         self.name = f"audio of {url}"
         self._url = url
         self._rate_hz = rate_hz
         self._wake = wake or threading.Event()
         self._notice = notice or (lambda _text: None)
+        self._decoding = decoding or LatencyHistogram()
         self._chunks: deque[AudioChunk] = deque(maxlen=_MAX_WAITING)
         self._arrived_s = 0.0
         self._reason = "no answer"
@@ -96,6 +99,7 @@ class NetworkAudio:
             if adjust:
                 samples = np.append(samples, samples[-1]) if adjust > 0 else samples[:-1]
             self._chunks.append(AudioChunk(samples, self._rate_hz, t_s))
+            self._decoding.add(time.monotonic() - now)
             self._arrived_s = now
             self._ready.set()
             if lost:

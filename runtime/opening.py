@@ -12,6 +12,7 @@ from clcr_edge.runtime.pipeline import Pipeline, live, replay
 from clcr_edge.runtime.session import Session
 from clcr_edge.runtime.sources import Plan, Source
 from clcr_edge.runtime.speech import Speech
+from clcr_edge.runtime.stages import LatencyHistogram
 
 Notice = Callable[[str], None]
 
@@ -31,11 +32,14 @@ def open_pipeline(
     if not plan.is_live:
         files = [None if source is None else source.path for source in (plan.camera, plan.mic)]
         return replay(session, camera=files[0], mic=files[1], speech=speech, fast=fast, listener=listener)
-    wake = threading.Event()
+    wake, decode = threading.Event(), session.times.decode
     listener = listener or Listener()
-    camera = None if plan.camera is None else open_camera(plan.camera, wake=wake, notice=listener.on_notice)
+    camera = microphone = None
+    if plan.camera is not None:
+        camera = open_camera(plan.camera, wake=wake, notice=listener.on_notice, decoding=decode["camera"])
     try:
-        microphone = None if plan.mic is None else open_microphone(plan.mic, wake=wake, notice=listener.on_notice)
+        if plan.mic is not None:
+            microphone = open_microphone(plan.mic, wake=wake, notice=listener.on_notice, decoding=decode["microphone"])
     except BaseException:
         if camera is not None:
             camera.close()
@@ -43,7 +47,9 @@ def open_pipeline(
     return live(session, camera=camera, microphone=microphone, wake=wake, speech=speech, listener=listener)
 
 
-def open_camera(source: Source, *, wake: threading.Event, notice: Notice) -> FrameSource:
+def open_camera(
+    source: Source, *, wake: threading.Event, notice: Notice, decoding: LatencyHistogram | None = None
+) -> FrameSource:
     """A live camera."""
     from clcr_edge.runtime.camera import Camera
     from clcr_edge.runtime.video_devices import list_video_devices
@@ -57,15 +63,17 @@ def open_camera(source: Source, *, wake: threading.Event, notice: Notice) -> Fra
             raise SourceError(f"camera {value!r}: no such device or file; found {found}; see clcr-edge devices")
         value = match[0].index
     assert value is not None
-    return Camera(value, wake=wake, notice=notice)
+    return Camera(value, wake=wake, notice=notice, decoding=decoding)
 
 
-def open_microphone(source: Source, *, wake: threading.Event, notice: Notice) -> AudioSource:
+def open_microphone(
+    source: Source, *, wake: threading.Event, notice: Notice, decoding: LatencyHistogram | None = None
+) -> AudioSource:
     """A live microphone, or the audio of a stream."""
     if source.kind == "url":
         from clcr_edge.runtime.network_audio import NetworkAudio
 
-        return NetworkAudio(str(source.value), wake=wake, notice=notice)
+        return NetworkAudio(str(source.value), wake=wake, notice=notice, decoding=decoding)
     from clcr_edge.runtime.microphone import Microphone
 
-    return Microphone(source.value, wake=wake, notice=notice)
+    return Microphone(source.value, wake=wake, notice=notice, decoding=decoding)

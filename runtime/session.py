@@ -14,6 +14,7 @@ from clcr_edge.config import StudentConfig
 from clcr_edge.features import word_ngrams
 from clcr_edge.packets import AudioChunk, FloatArray, Level, Modality, Prediction, VideoFrame, Word
 from clcr_edge.runtime.engine import Engine, StepInputs, StepOutputs
+from clcr_edge.runtime.stages import StageTimes
 from clcr_edge.runtime.ticker import SessionStats, Tick, Ticker
 
 
@@ -58,6 +59,7 @@ class Session:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.config = engine.config
+        self.times = StageTimes()  # since the session was made: a reset forgets the stream, not what it cost
         self._ticker = Ticker(engine.config.tick)
         self._state = engine.initial_state()
 
@@ -101,7 +103,11 @@ class Session:
         """Run the next tick. latency_ms of the result is the wall time of this call."""
         begun = time.perf_counter()
         tick = self._ticker.cut()
-        outputs, self._state = self.engine.step(step_inputs(tick, self.config), self._state)
+        inputs = step_inputs(tick, self.config)
+        cut = time.perf_counter()
+        outputs, self._state = self.engine.step(inputs, self._state)
+        self.times.features.add(cut - begun)
+        self.times.engine.add(time.perf_counter() - cut)
         return self._prediction(tick, outputs, begun)
 
     def _prediction(self, tick: Tick, out: StepOutputs, begun: float) -> Prediction:
