@@ -75,5 +75,5 @@ def test_every_fault_would_be_found(soaked: tuple[dict[str, Any], Path], monkeyp
         row["rss_bytes"] = 100_000_000 + 1_000_000 * place
     memory = memory_of(rows)
     assert memory["bytes_per_hour"] > 1e6
-    grown = memory["last_bytes"] - memory["first_bytes"]
+    grown = memory["highest_bytes_second_half"] - memory["highest_bytes_first_half"]
     assert faults({**found, "memory": memory}, grown - 1) == [f"memory grew by {grown / 1e6:.1f} MB after it had settled"]
