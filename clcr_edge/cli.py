@@ -12,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
+from clcr_edge.commands.bench import bench
 from clcr_edge.commands.build import build
 from clcr_edge.commands.calibrate import calibrate
 from clcr_edge.commands.check import check
@@ -44,6 +45,7 @@ app.command("export")(export)
 app.command("check")(check)
 app.command("build")(build)
 app.command("verify")(verify)
+app.command("bench")(bench)
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("distill")(distill)

@@ -5,6 +5,7 @@
     ├── ConfigError             a configuration value is outside its range
     ├── MissingPartError        an optional package, library or program is not there
     ├── SourceError             a camera, microphone or file cannot be opened, or ended badly
+    ├── SinkError               an output (a port to serve on, say) cannot be had
     ├── SpeechModelError        a speech-to-text model directory is missing or broken
     ├── DataError               a data set is missing, incomplete or malformed
     ├── RecordingError          a recording of a run is damaged, foreign, of a newer schema, or does not fit the bundle
@@ -50,6 +51,10 @@ class SourceError(_SourceFailedError):
 
     part: "camera" or "microphone" if one of them is what failed, so that a caller can say how to do without it.
     """
+
+
+class SinkError(ClcrEdgeError):
+    """Where results should go cannot be had: a port that another program holds."""
 
 
 class SpeechModelError(ClcrEdgeError):

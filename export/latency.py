@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from clcr_edge.runtime.engine import Engine, StepInputs
 
-_WARM = 30
+WARM = 30  # steps that are made first and not counted
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -34,11 +34,36 @@ def timed(engines: Mapping[str, Engine], ticks: Sequence[StepInputs], rounds: in
     states = {name: engine.initial_state() for name, engine in engines.items()}
     times: dict[str, list[float]] = {name: [] for name in engines}
     names = list(engines)
-    for turn in range(rounds + _WARM):
+    for turn in range(rounds + WARM):
         inputs = ticks[turn % len(ticks)]
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             begun = time.perf_counter()
             _, states[name] = engines[name].step(inputs, states[name])
-            if turn >= _WARM:
+            if turn >= WARM:
                 times[name].append(time.perf_counter() - begun)
+    return times
+
+
+def paced(
+    engine: Engine,
+    ticks: Sequence[StepInputs],
+    rate_hz: float,
+    count: int,
+    *,
+    warm: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[float]:
+    """Seconds of every step with the stream's own gaps between steps: GPUs and CPUs clock down in them, so this is what a
+    user gets. warm: steps that are made first, at the same pace, and not counted."""
+    state = engine.initial_state()
+    times: list[float] = []
+    due = clock()
+    for turn in range(warm + count):
+        due += 1.0 / rate_hz
+        sleep(max(0.0, due - clock()))
+        begun = clock()
+        _, state = engine.step(ticks[turn % len(ticks)], state)
+        if turn >= warm:
+            times.append(clock() - begun)
     return times

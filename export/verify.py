@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from clcr_edge.export.latency import interleaved, percentiles
+from clcr_edge.export.latency import interleaved, paced, percentiles
 from clcr_edge.runtime.engine import Engine, StepInputs
 from clcr_edge.runtime.golden import Golden, differences, rolled_out
 
@@ -97,17 +97,8 @@ def at_pace(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, float]:
-    """Latency with the stream's own gaps between steps: GPUs and CPUs clock down in them, so this is what a user gets."""
-    state = engine.initial_state()
-    times: list[float] = []
-    due = clock()
-    for turn in range(count):
-        due += 1.0 / rate_hz
-        sleep(max(0.0, due - clock()))
-        begun = clock()
-        _, state = engine.step(ticks[turn % len(ticks)], state)
-        times.append(clock() - begun)
-    return percentiles(times)
+    """Percentiles of `paced`."""
+    return percentiles(paced(engine, ticks, rate_hz, count, clock=clock, sleep=sleep))
 
 
 def verify(
@@ -132,12 +123,12 @@ def verify(
         accuracy[precision] = found
     tell("latency back to back, interleaved")
     loop = interleaved(engines, golden.inputs, rounds)
-    paced = {}
+    at_rate = {}
     for precision, engine in engines.items():
         tell(f"latency at the stream's pace, {precision}")
-        paced[precision] = at_pace(engine, golden.inputs, rate_hz, max(1, round(paced_s * rate_hz)))
-    chosen, why = choose(accuracy, paced)
-    table = {p: {"accuracy": accuracy[p], "back_to_back": loop[p], "at_pace": paced[p]} for p in engines}
+        at_rate[precision] = at_pace(engine, golden.inputs, rate_hz, max(1, round(paced_s * rate_hz)))
+    chosen, why = choose(accuracy, at_rate)
+    table = {p: {"accuracy": accuracy[p], "back_to_back": loop[p], "at_pace": at_rate[p]} for p in engines}
     return {"precisions": table, "chosen": chosen, "why": why}
 
 

@@ -20,6 +20,7 @@ from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.reopening import Reopening
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.source_state import SourceState
+from clcr_edge.runtime.stages import LatencyHistogram
 from clcr_edge.runtime.video_devices import list_video_devices
 
 _OPEN_MS = 5_000
@@ -47,7 +48,7 @@ class Camera:
 
     source: index, device path, URL, or what `gstreamer.pipeline_of` takes (`csi://0`, `gst:PIPELINE`). A frame's `t_s` is the
     monotonic time at which OpenCV handed it over, less latency_s, the seconds from the light to that moment: container
-    clocks of live streams run wrong (an MJPEG stream is taken for 25 fps). wake, notice: see `Microphone`.
+    clocks of live streams run wrong (an MJPEG stream is taken for 25 fps). wake, notice, decoding: see `Microphone`.
 
     The thread always reads, because OpenCV queues what is not read and the picture would lag by seconds; frames that
     nobody took in time are dropped, oldest first, and counted.
@@ -60,6 +61,7 @@ class Camera:
         wake: threading.Event | None = None,
         notice: Callable[[str], None] | None = None,
         latency_s: float = 0.0,
+        decoding: LatencyHistogram | None = None,
     ) -> None:
         self._pipeline = pipeline_of(str(source)) if is_pipeline(source) else None
         self._latency_s = latency_s
@@ -70,6 +72,7 @@ class Camera:
         self._wake = wake or threading.Event()
         self._monitor = SourceMonitor(self.name, stalled_s=_STALLED_S, notice=notice)
         self._watch = FrameWatch()
+        self._decoding = decoding or LatencyHistogram()
         self._frames: deque[VideoFrame] = deque()
         self._lock = threading.Lock()
         self._seq = 0
@@ -134,7 +137,10 @@ class Camera:
     def _read(self, capture: Any) -> None:
         good_s, failed = time.monotonic(), 0
         while not self._loop.closed.is_set():
-            ok, image = capture.read()
+            # In two calls, so that waiting is told from decoding (V4L2; FFmpeg decodes while it waits).
+            ok = capture.grab()
+            grabbed = time.monotonic()
+            ok, image = capture.retrieve() if ok else (False, None)
             now = time.monotonic()
             if not ok or image is None:
                 # A frame that cannot be decoded fails once; a stream that has ended fails for ever, and at once.
@@ -144,6 +150,7 @@ class Camera:
                 self._loop.closed.wait(_FAILED_READ_S)
                 continue
             frame = VideoFrame(self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB), now - self._latency_s, self._seq)
+            self._decoding.add(time.monotonic() - grabbed)
             self._seq += 1
             with self._lock:
                 if len(self._frames) == _MAX_WAITING:

@@ -9,6 +9,7 @@ from clcr_edge.runtime.feed import Batch
 from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.media_file import MediaFile
 from clcr_edge.runtime.source_state import SourceState
+from clcr_edge.runtime.stages import StageTimes
 
 _EDGE_S = 1e-4  # media that ends this little after a tick began does not make another tick
 
@@ -18,6 +19,7 @@ class FileFeed:
 
     camera, mic: the files; None leaves the modality out. A file named for both is opened and demuxed once; two files both
     start at 0. fast: do not wait for the wall clock; predictions are the same either way, because media time decides.
+    times: where to count how long a tick's media took to decode.
     Raises `SourceError` for a file that is missing, broken, or lacks the modality.
     """
 
@@ -26,7 +28,16 @@ class FileFeed:
     drift_ppm = None
     audio_missed = 0
 
-    def __init__(self, camera: Path | None, mic: Path | None, *, tick_s: float = 0.04, fast: bool = False) -> None:
+    def __init__(
+        self,
+        camera: Path | None,
+        mic: Path | None,
+        *,
+        tick_s: float = 0.04,
+        fast: bool = False,
+        times: StageTimes | None = None,
+    ) -> None:
+        self._decoding = (times or StageTimes()).decode
         self._tick_s = tick_s
         self._fast = fast
         self._begun: float | None = None
@@ -60,10 +71,14 @@ class FileFeed:
         over = True
         for file in self._files:
             if file.video is not None:
+                begun = time.perf_counter()
                 batch.frames += file.video.until(end_s)
+                self._decoding["camera"].add(time.perf_counter() - begun)
                 over &= file.video.exhausted and file.video.end_s <= end_s - self._tick_s + _EDGE_S
             if file.audio is not None:
+                begun = time.perf_counter()
                 batch.chunks += file.audio.until(end_s)
+                self._decoding["microphone"].add(time.perf_counter() - begun)
                 over &= file.audio.exhausted and file.audio.end_s <= end_s - self._tick_s + _EDGE_S
         if over and not batch.frames and not batch.chunks:
             return None
@@ -73,6 +88,11 @@ class FileFeed:
                 self._begun = now - (end_s - self._tick_s)
             time.sleep(max(0.0, self._begun + end_s - now))
         return batch
+
+    @property
+    def now_s(self) -> float | None:
+        """Where the wall clock stands in the media; None with `fast`, and before the first tick."""
+        return None if self._begun is None else time.monotonic() - self._begun
 
     @property
     def problem(self) -> str | None:

@@ -67,6 +67,17 @@ def memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> tuple[int, int] | Non
         return None
 
 
+def resident_bytes(status: Path = Path("/proc/self/status")) -> int | None:
+    """Resident memory of a process, by default of this one; None where the system does not tell, or the process has ended."""
+    try:
+        for line in status.read_text("ascii", "replace").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
 def power_mode() -> str | None:
     """The power mode of a Jetson, as nvpmodel names it; latency means little without it."""
     program = shutil.which("nvpmodel") or shutil.which("nvpmodel", path="/usr/sbin")

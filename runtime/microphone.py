@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from clcr_edge.runtime.portaudio import InputDevice, find_input, forget_exit_han
 from clcr_edge.runtime.reopening import Reopening
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.source_state import SourceState
+from clcr_edge.runtime.stages import LatencyHistogram
 
 _BLOCK_S = 0.020
 _MAX_WAITING = 500  # blocks: 10 s; a caller that stops taking loses the oldest
@@ -38,6 +40,7 @@ class Microphone:
     device: index, name, part of a name, or None for the default. wake: set whenever audio has arrived.
     notice: called with one line when the device is lost or back. offset_s: added to every stamp, to calibrate a device
     whose driver misreports its latency. channel: the one of a microphone array that is listened to; None: the mean of all.
+    decoding: counts how long raw media took to become packets.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class Microphone:
         notice: Callable[[str], None] | None = None,
         offset_s: float = 0.0,
         channel: MicChannel | None = None,
+        decoding: LatencyHistogram | None = None,
     ) -> None:
         self._wanted = device
         self._channel = channel
         self._rate_hz = rate_hz
         self._wake = wake or threading.Event()
         self._offset_s = offset_s
+        self._decoding = decoding or LatencyHistogram()
         self._blocks: deque[tuple[FloatArray, float, float]] = deque(maxlen=_MAX_WAITING)
         self._lock = threading.Lock()  # the clock and the resampler belong to one opening; blocks of another would be wrong
         self._opening = 0
@@ -224,6 +229,7 @@ class Microphone:
         with self._lock:
             while self._blocks:
                 block, captured_s, arrival_s = self._blocks.popleft()
+                begun = time.monotonic()
                 stamp = self._clock.stamp(len(block), captured_s, arrival_s)
                 if stamp is None:
                     self.chunks_lost += 1
@@ -234,6 +240,7 @@ class Microphone:
                 elif adjust < 0:
                     block = block[:-1]
                 chunk = self._resampled(block, t_s)
+                self._decoding.add(time.monotonic() - begun)
                 if chunk is not None:
                     out.append(chunk)
         return [chunk for chunk in out if self._monitor.stamped(chunk)]

@@ -18,6 +18,7 @@ from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.reopening import Reopening
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.source_state import SourceState
+from clcr_edge.runtime.stages import LatencyHistogram
 
 _TIMEOUT_S = (5.0, 2.0)  # open, read
 _OPEN_S = 12.0
@@ -29,7 +30,7 @@ _SLACK_S = 0.02  # the arrival of packets is all there is to go by
 class NetworkAudio:
     """Opens at once and waits for the first audio; `SourceError` if none comes. A stream lost later is opened again.
 
-    Samples are stamped by their arrival: they are as late as the network makes them. wake, notice, offset_s: see
+    Samples are stamped by their arrival: they are as late as the network makes them. wake, notice, offset_s, decoding: see
     `Microphone`.
     """
 
@@ -41,6 +42,7 @@ class NetworkAudio:
         wake: threading.Event | None = None,
         notice: Callable[[str], None] | None = None,
         offset_s: float = 0.0,
+        decoding: LatencyHistogram | None = None,
     ) -> None:
         self._offset_s = offset_s
         self._clock: AudioClock | None = None
@@ -48,6 +50,7 @@ class NetworkAudio:
         self._url = url
         self._rate_hz = rate_hz
         self._wake = wake or threading.Event()
+        self._decoding = decoding or LatencyHistogram()
         self._chunks: deque[AudioChunk] = deque(maxlen=_MAX_WAITING)
         self.chunks_lost = 0
         self._monitor = SourceMonitor(self.name, stalled_s=_STALLED_S, notice=notice)
@@ -90,6 +93,7 @@ class NetworkAudio:
             if adjust:
                 samples = np.append(samples, samples[-1]) if adjust > 0 else samples[:-1]
             chunk = AudioChunk(samples, self._rate_hz, t_s)
+            self._decoding.add(time.monotonic() - now)
             self._monitor.arrived()
             if not self._monitor.stamped(chunk):
                 continue

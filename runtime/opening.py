@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from clcr_edge.runtime.pipeline import Pipeline, live, replay
 from clcr_edge.runtime.session import Session
 from clcr_edge.runtime.sources import Plan, Source
 from clcr_edge.runtime.speech import Speech
+from clcr_edge.runtime.stages import LatencyHistogram
 
 if TYPE_CHECKING:
     from clcr_edge.runtime.mic_channel import MicChannel
@@ -50,23 +51,31 @@ def open_pipeline(
     if not plan.is_live:
         files = [None if source is None else source.path for source in (plan.camera, plan.mic)]
         return replay(session, camera=files[0], mic=files[1], speech=speech, fast=fast, listener=listener)
-    wake = threading.Event()
+    wake, decode = threading.Event(), session.times.decode
     listener = listener or Listener()
-    camera, microphone = open_live(plan, wake, listener.on_notice, tuning)
+    camera, microphone = open_live(plan, wake, listener.on_notice, tuning, decode)
     return live(session, camera=camera, microphone=microphone, wake=wake, speech=speech, listener=listener)
 
 
 def open_live(
-    plan: Plan, wake: threading.Event, notice: Notice, tuning: Tuning = _UNTUNED
+    plan: Plan,
+    wake: threading.Event,
+    notice: Notice,
+    tuning: Tuning = _UNTUNED,
+    decode: Mapping[str, LatencyHistogram] | None = None,
 ) -> tuple[FrameSource | None, AudioSource | None]:
     """Both sources of a live plan, or neither: if the second cannot be opened, the first is closed."""
+    decode = decode or {}
     camera = microphone = None
     if plan.camera is not None:
-        camera = open_camera(plan.camera, wake=wake, notice=notice, latency_s=tuning.camera_latency_s)
+        camera = open_camera(
+            plan.camera, wake=wake, notice=notice, latency_s=tuning.camera_latency_s, decoding=decode.get("camera")
+        )
     try:
         if plan.mic is not None:
             microphone = open_microphone(
-                plan.mic, wake=wake, notice=notice, offset_s=tuning.mic_offset_s, channel=tuning.mic_channel
+                plan.mic, wake=wake, notice=notice, offset_s=tuning.mic_offset_s, channel=tuning.mic_channel,
+                decoding=decode.get("microphone"),
             )
     except BaseException:
         if camera is not None:
@@ -75,12 +84,19 @@ def open_live(
     return camera, microphone
 
 
-def open_camera(source: Source, *, wake: threading.Event, notice: Notice, latency_s: float = 0.0) -> FrameSource:
+def open_camera(
+    source: Source,
+    *,
+    wake: threading.Event,
+    notice: Notice,
+    latency_s: float = 0.0,
+    decoding: LatencyHistogram | None = None,
+) -> FrameSource:
     """A live camera. latency_s: taken off every frame's stamp."""
     from clcr_edge.runtime.camera import Camera
 
     value = camera_value(source)
-    return Camera(value, wake=wake, notice=notice, latency_s=latency_s)
+    return Camera(value, wake=wake, notice=notice, latency_s=latency_s, decoding=decoding)
 
 
 def camera_value(source: Source) -> int | str:
@@ -101,7 +117,13 @@ def camera_value(source: Source) -> int | str:
 
 
 def open_microphone(
-    source: Source, *, wake: threading.Event, notice: Notice, offset_s: float = 0.0, channel: MicChannel | None = None
+    source: Source,
+    *,
+    wake: threading.Event,
+    notice: Notice,
+    offset_s: float = 0.0,
+    channel: MicChannel | None = None,
+    decoding: LatencyHistogram | None = None,
 ) -> AudioSource:
     """A live microphone, or the audio of a stream. offset_s: added to every stamp. channel: of an array."""
     if source.kind == "url":
@@ -109,7 +131,7 @@ def open_microphone(
 
         if channel is not None:
             raise UsageError(f"--mic-channel is for microphones; {source} is a stream, whose channels are mixed to one")
-        return NetworkAudio(str(source.value), wake=wake, notice=notice, offset_s=offset_s)
+        return NetworkAudio(str(source.value), wake=wake, notice=notice, offset_s=offset_s, decoding=decoding)
     from clcr_edge.runtime.microphone import Microphone
 
-    return Microphone(source.value, wake=wake, notice=notice, offset_s=offset_s, channel=channel)
+    return Microphone(source.value, wake=wake, notice=notice, offset_s=offset_s, channel=channel, decoding=decoding)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import Prediction, Word
-from clcr_edge.runtime.feed import Feed, Listener
+from clcr_edge.runtime.feed import Batch, Feed, Listener
 from clcr_edge.runtime.file_feed import FileFeed
 from clcr_edge.runtime.health import Health
 from clcr_edge.runtime.live_feed import AudioSource, FrameSource, LiveFeed
 from clcr_edge.runtime.session import Session
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech import Speech
+from clcr_edge.runtime.stages import ages
+from clcr_edge.runtime.ticker import SessionStats
 
 _SILENT = Listener()
 
@@ -43,9 +46,20 @@ class Pipeline:
     """Iterate to get predictions; close (or leave the `with` block) to free the sources.
 
     The words that tick k's audio brings forth enter tick k + 1: recognition runs after the step, so it never delays one.
+
+    now: the stream's clock, None where media do not run in real time. ages: capture-to-prediction age of the newest
+    prediction by modality, see `stages.ages`; empty without a clock. late: ticks whose prediction came more than one tick
+    after their end.
     """
 
-    def __init__(self, session: Session, feed: Feed, speech: Speech | None = None, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        feed: Feed,
+        speech: Speech | None = None,
+        listener: Listener | None = None,
+        now: Callable[[], float | None] | None = None,
+    ) -> None:
         self.session = session
         self._feed = feed
         self._speech = speech
@@ -53,7 +67,11 @@ class Pipeline:
         self._words = 0
         self.new_words: list[Word] = []  # those that entered the session before the newest prediction
         self._past = Summary(0, 0, 0, 0, 0)
-        self._restarts = self._past_retries = self._past_words_dropped = 0
+        self._restarts = 0
+        self._past_stats = SessionStats()
+        self._now = now or (lambda: None)
+        self.ages: dict[str, float] = {}
+        self.late = 0
 
     def __enter__(self) -> Pipeline:
         return self
@@ -77,15 +95,46 @@ class Pipeline:
     def health(self) -> Health:
         """How the sources and the pipeline are doing, in numbers."""
         speech = {} if self._speech is None else {"speech": self._speech.health}
-        stats = self.session.stats
+        stats = self.stats
         return Health(
             sources={**self._feed.health, **speech},
             audio_missed=self._feed.audio_missed,
             ticks_without_audio=self.summary.ticks_without_audio,
             restarts=self._restarts,
-            engine_retries=self._past_retries + stats.engine_retries,
-            words_dropped=self._past_words_dropped + stats.words_dropped,
+            engine_retries=stats.engine_retries,
+            words_dropped=stats.words_dropped,
         )
+
+    @property
+    def now_s(self) -> float | None:
+        """The stream's clock; None where media do not run in real time."""
+        return self._now()
+
+    @property
+    def stats(self) -> SessionStats:
+        """The session's counts since the pipeline was made."""
+        past, now = self._past_stats, self.session.stats
+        return SessionStats(**{f.name: getattr(past, f.name) + getattr(now, f.name) for f in fields(SessionStats)})
+
+    @property
+    def drops(self) -> dict[tuple[str, str], int]:
+        """What was captured and not used, by (what, why)."""
+        s, sources = self.stats, self.health.sources
+        found = {
+            ("frames", "superseded"): s.frames_unused,
+            ("frames", "late"): s.frames_late,
+            ("frames", "overwritten"): self._feed.frames_dropped,
+            ("audio_samples", "late"): s.samples_late,
+            ("words", "queue_full"): s.words_dropped,
+        }
+        if "camera" in sources:
+            found["frames", "damaged"] = sources["camera"].damaged
+        if "microphone" in sources:
+            found["audio_blocks", "unused"] = sources["microphone"].drops
+            found["audio_blocks", "overflow"] = sources["microphone"].overflows
+        if "speech" in sources:
+            found["speech_chunks", "recogniser_behind"] = sources["speech"].drops
+        return found
 
     @property
     def summary(self) -> Summary:
@@ -111,6 +160,7 @@ class Pipeline:
                 break
             if batch.restart_s is not None:
                 self._restart(batch.restart_s)
+            self._count_waiting(batch)
             for frame in batch.frames:
                 session.push_frame(frame)
                 listener.on_frame(frame)
@@ -125,6 +175,7 @@ class Pipeline:
             sources = {name: state.value for name, state in self.states.items()}
             prediction = replace(session.step(), drift_ppm=feed.drift_ppm, sources=sources)
             listener.on_prediction(prediction)
+            self._count_age(prediction)
             yield prediction
             if speech is not None:
                 for chunk in batch.chunks:
@@ -132,13 +183,30 @@ class Pipeline:
         if feed.problem is not None:
             raise SourceError(feed.problem)
 
+    def _count_waiting(self, batch: Batch) -> None:
+        now_s = self._now()
+        if now_s is None:
+            return
+        if batch.frames:
+            self.session.times.capture["camera"].add(now_s - batch.frames[-1].t_s)
+        if batch.chunks:
+            self.session.times.capture["microphone"].add(now_s - batch.chunks[-1].end_s)
+
+    def _count_age(self, prediction: Prediction) -> None:
+        now_s = self._now()
+        if now_s is None:
+            return
+        self.ages = ages(prediction, self.new_words, now_s)
+        for modality, age_s in self.ages.items():
+            self.session.times.age[modality].add(age_s)
+        self.late += now_s - prediction.t_s > self.session.config.tick.seconds
+
     def _restart(self, t_s: float) -> None:
         """Go on at `t_s` with a fresh session: what lay between is gone."""
         frames_dropped = self._feed.frames_dropped
         total = self.summary
         self._restarts += 1
-        self._past_retries += self.session.stats.engine_retries
-        self._past_words_dropped += self.session.stats.words_dropped
+        self._past_stats = replace(self.stats, words_waiting=0)
         self.session.reset()
         self.session.start(t_s)
         self._listener.on_start(t_s)
@@ -158,7 +226,8 @@ def replay(
     """Predictions on files. Real time and `fast` give the same ones if `speech` is a `LockstepSpeech`."""
     tick_s = session.config.tick.seconds
     files = [None if f is None else Path(f) for f in (camera, mic)]
-    return Pipeline(session, FileFeed(files[0], files[1], tick_s=tick_s, fast=fast), speech, listener)
+    feed = FileFeed(files[0], files[1], tick_s=tick_s, fast=fast, times=session.times)
+    return Pipeline(session, feed, speech, listener, lambda: feed.now_s)
 
 
 def live(
@@ -172,4 +241,4 @@ def live(
 ) -> Pipeline:
     """Predictions on a camera and a microphone, for ever. wake: the event that both were opened with."""
     feed = LiveFeed(camera, microphone, wake or threading.Event(), tick_s=session.config.tick.seconds)
-    return Pipeline(session, feed, speech, listener)
+    return Pipeline(session, feed, speech, listener, time.monotonic)

@@ -15,6 +15,7 @@ from clcr_edge.errors import EngineError
 from clcr_edge.features import word_ngrams
 from clcr_edge.packets import AudioChunk, FloatArray, Level, Modality, Prediction, VideoFrame, Word
 from clcr_edge.runtime.engine import Engine, State, StepInputs, StepOutputs
+from clcr_edge.runtime.stages import StageTimes
 from clcr_edge.runtime.ticker import SessionStats, Tick, Ticker
 
 
@@ -59,6 +60,7 @@ class Session:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.config = engine.config
+        self.times = StageTimes()  # since the session was made: a reset forgets the stream, not what it cost
         self._ticker = Ticker(engine.config.tick)
         self._state = engine.initial_state()
 
@@ -105,7 +107,11 @@ class Session:
         """
         begun = time.perf_counter()
         tick = self._ticker.cut()
-        outputs, self._state = self._run(step_inputs(tick, self.config))
+        inputs = step_inputs(tick, self.config)
+        cut = time.perf_counter()
+        outputs, self._state = self._run(inputs)
+        self.times.features.add(cut - begun)
+        self.times.engine.add(time.perf_counter() - cut)
         return self._prediction(tick, outputs, begun)
 
     def _run(self, inputs: StepInputs) -> tuple[StepOutputs, State]:

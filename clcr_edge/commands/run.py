@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from clcr_edge.bundle import Bundle
     from clcr_edge.packets import Prediction, Word
     from clcr_edge.runtime.engine import Engine
+    from clcr_edge.runtime.metrics import Metrics
+    from clcr_edge.runtime.metrics_server import MetricsServer
     from clcr_edge.runtime.pipeline import Pipeline
     from clcr_edge.runtime.recorder import Recorder
     from clcr_edge.runtime.sources import Plan
@@ -54,6 +57,9 @@ def run(
     record: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep what is seen, heard, said and predicted, for `replay`.")
     ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve /metrics for Prometheus, and /healthz. [HOST: loopback]")
+    ] = None,
 ) -> None:
     """Run a bundle on a camera, a microphone and speech, or on files; one prediction per tick.
 
@@ -73,6 +79,7 @@ def run(
     plan = plan_sources(camera, mic, no_camera=no_camera, no_mic=no_mic)
     if fast and plan.is_live:
         raise UsageError("--fast is for files; a live source runs at its own pace")
+    address = _metrics_address(metrics)
     if record is not None:
         from clcr_edge.runtime.recorder import check_free
 
@@ -83,15 +90,21 @@ def run(
         with doing_without(plan):
             tuning = live_tuning(plan, camera_latency, mic_channel, opened.config.tick.hold_frame_s)
         sink = _sink(as_json, f"{loaded.path.name}  {opened.precision}  {plan}")
+        meter, server = _serve(address, loaded.path.name, opened)
         listener = Listener(on_notice=getattr(sink, "notice", _note))
-        speech = _speech(plan, stt_model, no_stt, listener.on_notice)
         recorder = None if record is None else _recorder(record, loaded, opened, listener.on_notice, fast)
-        heard = listener if recorder is None else recorder.listening(listener)
         try:
+            speech = _speech(plan, stt_model, no_stt, listener.on_notice)
+            heard = listener if recorder is None else recorder.listening(listener)
             with doing_without(plan):
                 pipeline = open_pipeline(Session(opened), plan, speech=speech, listener=heard, fast=fast, tuning=tuning)
-            _loop(pipeline, sink, None if duration is None else math.ceil(duration * opened.config.tick.rate_hz - 1e-6))
+            if meter is not None:
+                meter.attach(pipeline)
+            ticks = None if duration is None else math.ceil(duration * opened.config.tick.rate_hz - 1e-6)
+            _loop(pipeline, sink, ticks, meter)
         finally:
+            if server is not None:
+                server.close()
             if recorder is not None:
                 recorder.close()
                 if recorder.seconds:
@@ -107,6 +120,28 @@ def _recorder(folder: Path, bundle: Bundle, engine: Engine, notice: Callable[[st
     from clcr_edge.runtime.recorder import Recorder
 
     return Recorder(folder, about(bundle, engine), notice, patient=fast)
+def _metrics_address(text: str | None) -> tuple[str, int] | None:
+    if text is None:
+        return None
+    from clcr_edge.runtime.metrics_server import parse_address
+
+    return parse_address(text)
+
+
+def _serve(address: tuple[str, int] | None, bundle: str, engine: Engine) -> tuple[Metrics | None, MetricsServer | None]:
+    """Before cameras and microphones are opened: a port that is taken is told at once, and /healthz says `starting`."""
+    if address is None:
+        return None, None
+    from clcr_edge import __version__
+    from clcr_edge.runtime.metrics import Metrics
+    from clcr_edge.runtime.metrics_server import MetricsServer, is_loopback
+
+    about = {"version": __version__, "bundle": bundle, "engine": type(engine).__name__, "precision": engine.precision}
+    metrics = Metrics(about)
+    server = MetricsServer(metrics, *address)
+    note = "" if is_loopback(address[0]) else ": open to the network, whoever reaches it reads label counts and source states"
+    _note(f"metrics at {server.url}/metrics{note}")
+    return metrics, server
 
 
 def _speech(plan: Plan, stt_model: Path | None, no_stt: bool, notice: Callable[[str], None]) -> Speech | None:
@@ -141,13 +176,17 @@ def _sink(as_json: bool, title: str) -> Any:
     return PlainLines(sys.stdout)
 
 
-def _loop(pipeline: Pipeline, sink: Sink, ticks: int | None) -> None:
+def _loop(pipeline: Pipeline, sink: Sink, ticks: int | None, metrics: Metrics | None) -> None:
     """Show predictions until the media ends, the ticks are through, Ctrl-C (or SIGTERM) comes, or the reader goes away."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         try:
             for count, prediction in enumerate(pipeline, start=1):
+                begun = time.perf_counter()
                 sink.show(prediction, pipeline.new_words)
+                pipeline.session.times.sink.add(time.perf_counter() - begun)
+                if metrics is not None:
+                    metrics.saw(prediction)
                 if count == ticks:
                     break
         except KeyboardInterrupt:

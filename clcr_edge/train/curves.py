@@ -38,7 +38,11 @@ def draw_curves(metrics: Path, out: Path) -> None:
     series = read_series(metrics) if metrics.is_file() else {}
     if not series:
         return
-    panels = [(title, chosen) for title, chosen in _panels(series) if chosen]
+    draw_panels([(title, chosen) for title, chosen in _panels(series) if chosen], out)
+
+
+def draw_panels(panels: list[tuple[str, Series]], out: Path, axis: str = "step") -> None:
+    """Write a picture of titled panels, each with lines by name: (x, y) pairs. axis: what x is."""
     height = _TOP + len(panels) * (_HEIGHT + _GAP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" '
@@ -46,7 +50,7 @@ def draw_curves(metrics: Path, out: Path) -> None:
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
     ]
     for place, (title, chosen) in enumerate(panels):
-        parts += _panel(title, chosen, _TOP + place * (_HEIGHT + _GAP))
+        parts += _panel(title, chosen, axis, _TOP + place * (_HEIGHT + _GAP))
     scratch = out.with_name(f".{out.name}.{os.getpid()}")
     scratch.write_text("\n".join([*parts, "</svg>"]) + "\n", "utf-8")
     scratch.replace(out)
@@ -66,7 +70,7 @@ def _panels(series: Series) -> list[tuple[str, Series]]:
     ]
 
 
-def _panel(title: str, series: Series, top: int) -> list[str]:
+def _panel(title: str, series: Series, axis: str, top: int) -> list[str]:
     points = [p for line in series.values() for p in line]
     first, last = min(x for x, _ in points), max(x for x, _ in points)
     low, high = min(y for _, y in points), max(y for _, y in points)
@@ -86,7 +90,8 @@ def _panel(title: str, series: Series, top: int) -> list[str]:
         parts.append(f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.4g}</text>')
     below = top + _HEIGHT + 18
     parts += [f'<text x="{x(s):.1f}" y="{below}" text-anchor="middle">{s:.6g}</text>' for s in _marks(first, last)]
-    parts.append(f'<text x="{_LEFT + inner / 2}" y="{top + _HEIGHT + 34}" text-anchor="middle" fill="#666666">step</text>')
+    place_x, place_y = _LEFT + inner / 2, top + _HEIGHT + 34
+    parts.append(f'<text x="{place_x}" y="{place_y}" text-anchor="middle" fill="#666666">{escape(axis)}</text>')
     for place, (name, line) in enumerate(series.items()):
         colour = _COLOURS[place % len(_COLOURS)]
         dash = ' stroke-dasharray="5 3"' if place >= len(_COLOURS) else ""
