@@ -5,7 +5,7 @@
 
 Every rival reads the same ticks (random frames, sound and words that come and go) and is held to the step's outputs within 1e-4
 at every tick before and while it is timed. A round gives each rival in turn eight consecutive ticks (every phase of the levels
-twice), the order turning from round to round; a ratio is the median over the rounds of a rival's mean tick over ours in the same
+twice), the order turning from round to round; a ratio is the median over the rounds of a rival's median tick over ours in the same
 round, with the tenth and the ninetieth percentile, so that what else the machine does cancels. (b) runs every seventh tick.
 Afterwards the same with caches swept before each tick, as a camera's pace leaves them. Writes JSON and docs/speed.md.
 """
@@ -177,7 +177,7 @@ def main(
                 begun = time.perf_counter_ns()
                 got = naive(k)
                 naive_us.append((time.perf_counter_ns() - begun) / 1e3)
-                naive_ratio.append(naive_us[-1] / race.means["ours|all"][-1])
+                naive_ratio.append(naive_us[-1] / race.blocks["ours|all"][-1])
                 naive_difference = max(naive_difference, worst_of(reference[k], got))
                 assert naive_difference <= LIMIT, f"(b) differs by {naive_difference} at tick {k}"
     warm = race.table("ours|without"), race.table("ours|all")

@@ -90,8 +90,8 @@ class OurTcn(nn.Module):
         self.step = graph
 
     def forward(self, x: Tensor, fired: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        levels, kept = self.step._media_levels(x, past, fired.unsqueeze(-1).unsqueeze(-1))
-        return torch.stack(levels).squeeze(2), kept
+        levels, kept = self.step._media_levels(x, past, fired)
+        return levels.squeeze(2), kept
 
 
 def due(tick: int, strides: tuple[int, ...]) -> np.ndarray:

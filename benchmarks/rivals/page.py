@@ -98,7 +98,7 @@ def page(result: dict[str, Any]) -> str:
     python benchmarks/step_speed.py out/digits-bundle --continual /tmp/continual
 
 All rivals run in one process in turn, read the same ticks and are held to the step's outputs within 1e-4 at every tick; the
-figures are per tick, n = {result["ticks_per_rival"]} each. "Times ours" is the median over {result["rounds"]} rounds of the rival's mean tick over ours in the same
+figures are per tick, n = {result["ticks_per_rival"]} each. "Times ours" is the median over {result["rounds"]} rounds of the rival's median tick over ours in the same
 round: the machine is shared, so trust the ratios, not the microseconds.
 
 {_aims(result)}

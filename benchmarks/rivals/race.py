@@ -31,7 +31,7 @@ def summary(us: list[float], phases: list[int]) -> dict[str, Any]:
 
 
 def ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
-    """Per round: their mean tick over ours."""
+    """Per round: their median tick over ours."""
     r = np.asarray(theirs) / np.asarray(ours)
     p10, p50, p90 = np.percentile(r, [10, 50, 90])
     return {"rounds": len(r), "p10": round(p10, 2), "p50": round(p50, 2), "p90": round(p90, 2)}
@@ -45,7 +45,7 @@ class Race:
         self.at = dict.fromkeys(rivals, 0)
         self.times: dict[str, list[float]] = {name: [] for name in rivals}
         self.phases: dict[str, list[int]] = {name: [] for name in rivals}
-        self.means: dict[str, list[float]] = {name: [] for name in rivals}
+        self.blocks: dict[str, list[float]] = {name: [] for name in rivals}
         self.difference = dict.fromkeys(rivals, 0.0)
 
     def run(self, name: str, ticks: int, before: Callable[[], object] | None = None, count: bool = True) -> None:
@@ -67,11 +67,11 @@ class Race:
                 self.phases[name].append((tick + 1) % 4)
             self.at[name] += 1
         if count:
-            self.means[name].append(float(np.mean(spent)))
+            self.blocks[name].append(float(np.median(spent)))
 
     def table(self, against: str) -> dict[str, Any]:
         return {
             name: summary(self.times[name], self.phases[name])
-            | {"ratio_to_ours": ratio(self.means[name], self.means[against]), "max_difference": self.difference[name]}
+            | {"ratio_to_ours": ratio(self.blocks[name], self.blocks[against]), "max_difference": self.difference[name]}
             for name in self.rivals
         }
