@@ -33,7 +33,8 @@ class Kept:
     precision = "fp32"
 
     def __init__(self) -> None:
-        self.config = StudentConfig(classes=("a", "b"), none_class="b")
+        # A tenth of a second is no sum of powers of two: an age of exactly that is rounded another way on every clock.
+        self.config = StudentConfig(classes=("a", "b"), none_class="b", tick=TickConfig(hold_frame_s=0.1))
         self.inputs: list[StepInputs] = []
 
     def initial_state(self) -> State:
@@ -58,7 +59,7 @@ def inputs_at(start_s: float, ticks: int = 200, first: int = 0) -> list[StepInpu
     for tick in range(first, first + ticks):
         begin_s = start_s + tick / 25
         local = tick - first
-        if local % 50 < 30:  # then it goes away, and its last frame stands in for exactly 12.5 ticks
+        if local % 50 < 30:  # then it goes away, and its last frame stands in for exactly 2.5 ticks
             for half in (0, 1):
                 session.push_frame(VideoFrame(images[(local + half) % 5], start_s + (tick + half / 2) / 25, 2 * tick + half))
         if local % 40 < 33:
