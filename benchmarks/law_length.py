@@ -3,10 +3,11 @@
     clcr-edge export --out out/digits-bundle
     python benchmarks/law_length.py out/digits-bundle [--ticks 100000] [--start-s 0]
 
-100,000 ticks are 67 minutes of media: random frames, sound and words that come and go, with a few runs of sound of many minutes
-among the short ones, pushed through a session. The reference is the textbook model in torch over pieces of 2,000 ticks, each with
-the receptive field before it and the words that its windows can still hold. Of each tick the largest difference of any output is
-kept. Growth: a line fitted to the largest difference per 1,000 ticks. Writes JSON and docs/law_length.md.
+100,000 ticks are 67 minutes of media: random frames, sound and words that come and go, with a few runs of sound of many
+minutes among the short ones, pushed through a session. The reference is the textbook model in torch over pieces of 2,000
+ticks, each with the receptive field before it and the words that its windows can still hold. Of each tick the largest
+difference of any output is kept. Growth: a line fitted to the largest difference per 1,000 ticks. Writes JSON and
+docs/law_length.md.
 """
 
 from __future__ import annotations
@@ -232,17 +233,19 @@ def main(
 
 def _page(r: dict[str, Any]) -> str:
     line = r["growth_of_peaks"]
-    rows = "".join(f"| {i + 1} | {a:.2e} | {b:.2e} |\n" for i, (a, b) in enumerate(zip(r["largest_per_tenth"], r["p99_per_tenth"], strict=True)))
+    tenths = zip(r["largest_per_tenth"], r["p99_per_tenth"], strict=True)
+    rows = "".join(f"| {i + 1} | {a:.2e} | {b:.2e} |\n" for i, (a, b) in enumerate(tenths))
     return f"""# Law 1 at length
 
 Streamed predictions (a session on ONNX Runtime, fp32) against the offline model (torch) at every tick of {r["ticks"]:,} ticks =
-{r["media_minutes"]} minutes of media, stamps from {r["start_s"]:g} s on, {r["words"]:,} words, runs of sound of up to {r["longest_run_of_sound_ticks"]:,} ticks:
+{r["media_minutes"]} minutes of media, stamps from {r["start_s"]:g} s on, {r["words"]:,} words, runs of sound of up to
+{r["longest_run_of_sound_ticks"]:,} ticks:
 
     python benchmarks/law_length.py out/digits-bundle
 
-The largest difference of any output at any tick is **{r["largest"]:.2e}** (the law allows 1e-05); median {r["p50"]:.1e}, p99 {r["p99"]:.1e}.
-A line through the largest difference per 1,000 ticks rises by {line["per_100_000_ticks"]:.1e} +- {line["standard_error"]:.1e} (standard error) per 100,000 ticks,
-on a mean of {line["mean_of_peaks"]:.1e}. {r["machine"]}.
+The largest difference of any output at any tick is **{r["largest"]:.2e}** (the law allows 1e-05); median {r["p50"]:.1e},
+p99 {r["p99"]:.1e}. A line through the largest difference per 1,000 ticks has a slope of {line["per_100_000_ticks"]:.1e} +-
+{line["standard_error"]:.1e} (standard error) per 100,000 ticks, on a mean of {line["mean_of_peaks"]:.1e}. {r["machine"]}.
 
 | tenth of the run | largest | p99 |
 |---|---|---|

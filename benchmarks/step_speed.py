@@ -1,12 +1,13 @@
 """The streaming step against its rivals: interleaved, in one process on one thread, all computing the same outputs.
 
     clcr-edge export --out out/digits-bundle
-    python benchmarks/step_speed.py out/digits-bundle [--continual DIR] [--rounds 120]
+    python benchmarks/step_speed.py out/digits-bundle [--continual DIR] [--rounds 120] [--window 64]
 
-Every rival reads the same ticks (random frames, sound and words that come and go) and is held to the step's outputs within 1e-4
-at every tick before and while it is timed. A round gives each rival in turn eight consecutive ticks (every phase of the levels
-twice), the order turning from round to round; a ratio is the median over the rounds of a rival's median tick over ours in the same
-round, with the tenth and the ninetieth percentile, so that what else the machine does cancels. (b) runs every seventh tick.
+Every rival reads the same ticks (random frames, sound and words that come and go) and is held to the step's outputs within
+1e-4 at every tick before and while it is timed. A round gives each rival in turn eight consecutive ticks (every phase of the
+levels twice), the order turning from round to round; a ratio is the median over the rounds of a rival's median tick over ours
+in the same round, with the tenth and the ninetieth percentile, so that what else the machine does cancels. (b) runs every
+seventh tick.
 Afterwards the same with caches swept before each tick, as a camera's pace leaves them. Writes JSON and docs/speed.md.
 """
 
@@ -37,7 +38,9 @@ from rivals.textbook import KvCache, TokenCache  # noqa: E402
 from rivals.window import Naive, Window  # noqa: E402
 
 from clcr_edge.bundle import read  # noqa: E402
+from clcr_edge.export.graph import export_step  # noqa: E402
 from clcr_edge.export.step import OUTPUTS, StepGraph, example_inputs, initial_state  # noqa: E402
+from clcr_edge.model.student import Student  # noqa: E402
 from clcr_edge.runtime.machine import cpu_name  # noqa: E402
 from clcr_edge.runtime.onnx_engine import open_graph  # noqa: E402
 from clcr_edge.train.checkpoint import load_student  # noqa: E402
@@ -114,19 +117,24 @@ def main(
     rounds: Annotated[int, typer.Option(min=8)] = 120,
     cold: Annotated[int, typer.Option(min=8, help="Ticks with swept caches.")] = 150,
     continual: Annotated[Path | None, typer.Option(help="Where continual-inference was installed.")] = None,
+    window: Annotated[int | None, typer.Option(help="A student of random weights with so many tokens a window.")] = None,
     out: Path = _HERE / "results" / "step_speed.json",
     docs: Path = _HERE.parent / "docs" / "speed.md",
 ) -> None:
     """Race, print, write."""
     torch.set_num_threads(1)
-    shipped = read(bundle)
     student = load_student(checkpoint)[0].eval()
+    full = onnx.load(read(bundle).graph("fp32"))
+    if window:
+        torch.manual_seed(0)
+        model = dataclasses.replace(student.config.model, window=window)
+        student = Student(dataclasses.replace(student.config, model=model)).eval()
+        full = export_step(student)
     config = student.config
     stride = config.model.strides[-1]
 
     step = StepGraph(student).eval()
     cnn = export(FrameCnn(step), {"frame": example_inputs(config)[0]}, ["features"])
-    full = onnx.load(shipped.graph("fp32"))
     ours = _graph(StepWithoutCnn(student), config)
     bare = {
         "ours": [ours],
@@ -200,11 +208,13 @@ def main(
     per_node = floor.node_cost_us()
     floors = {}
     for name, model in (("step", full), ("step_without_frame_cnn", ours)):
-        tables = {i.name for i in model.graph.initializer if list(i.dims) == [config.tick.ngram_buckets, config.model.embedding_width]}
+        table = [config.tick.ngram_buckets, config.model.embedding_width]
+        tables = {i.name for i in model.graph.initializer if list(i.dims) == table}
         found = floor.work(model, tables)
         floors[name] = found | floor.floor_us(found, speed)
     result = {
-        "machine": cpu_name(), "threads": 1, "ticks_per_rival": rounds * _BLOCK, "rounds": rounds,
+        "machine": cpu_name(), "weights": "random" if window else "shipped", "threads": 1,
+        "ticks_per_rival": rounds * _BLOCK, "rounds": rounds,
         "student": {"window": config.model.window, "strides": list(config.model.strides), "width": config.model.width},
         "reach_ticks": [w.reach for w in windows],
         "state_bytes_per_stream": state_bytes,

@@ -22,8 +22,8 @@ from clcr_edge.runtime.speech_words import WordGate
 
 _RATE_HZ = 16_000
 _BLOCK = 1_280  # samples given to Vosk at a time: 80 ms
-# Vosk tells times as float32 seconds since its recogniser was made: after two weeks their steps are 125 ms. So a new one is made
-# at the first pause after this long, when Vosk itself would drop its front end.
+# Vosk tells times as float32 seconds since its recogniser was made: after two weeks their steps are 125 ms. So a new one is
+# made at the first pause after this long, when Vosk itself would drop its front end.
 _ROUND_S = 600.0
 _GAP_S = 0.05  # a hole in the audio longer than this ends the utterance
 _MAX_WAITING_S = 5.0

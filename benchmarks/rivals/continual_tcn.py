@@ -44,7 +44,8 @@ class ContinualTcn:
     """Both TCNs, step by step. A call gives per level the newest feature `[2, d]`, or None while nothing is due."""
 
     def __init__(self, student: Student, co: Any) -> None:
-        self.towers = [[[self._conv(c, co) for c in self._convs(s)] for s in tcn.stages] for tcn in (student.vision_tcn, student.audio_tcn)]
+        tcns = student.vision_tcn, student.audio_tcn
+        self.towers = [[[self._conv(c, co) for c in self._convs(stage)] for stage in tcn.stages] for tcn in tcns]
 
     @staticmethod
     def _convs(stage: nn.Module) -> list[CausalConv]:
@@ -109,7 +110,8 @@ def race_tcn(student: Student, folder: Path | None, rounds: int, block: int) -> 
     past = initial_state(student.config).past_features
     strides = student.config.model.strides
     fired = torch.ones(3, 2, dtype=torch.bool)
-    model = export(module, {"x": torch.zeros(2, 1, student.config.model.width), "fired": fired, "past": past}, ["levels", "next_past"])
+    example = {"x": torch.zeros(2, 1, student.config.model.width), "fired": fired, "past": past}
+    model = export(module, example, ["levels", "next_past"])
     session = open_graph(model.SerializeToString())
     theirs = ContinualTcn(student, co)
     state = {"ort": past.numpy(), "eager": past}
@@ -137,7 +139,8 @@ def race_tcn(student: Student, folder: Path | None, rounds: int, block: int) -> 
                 got = found["continual"][k][level]
                 assert (got is not None) == due(tick, strides)[level, 0]
                 if got is not None:
-                    worst = max(worst, *(float(np.abs(np.asarray(found[n][k][level]) - got.numpy()).max()) for n in ("ort", "eager")))
+                    mine = (np.asarray(found[name][k][level]) for name in ("ort", "eager"))
+                    worst = max(worst, *(float(np.abs(m - got.numpy()).max()) for m in mine))
     assert worst <= LIMIT, f"continual-inference differs by {worst}"
     skip = rounds // 10
     cut = {name: values[skip:] for name, values in times.items()}

@@ -68,9 +68,7 @@ def work(model: onnx.ModelProto, gathered: set[str]) -> dict[str, Any]:
         if node.op_type == "Conv":
             macs["Conv"] += out * math.prod(shapes[node.input[1]][1:])
         elif node.op_type in ("MatMul", "Gemm"):
-            macs[node.op_type] += out * (
-                shapes[node.input[0]][0] if any(a.name == "transA" and a.i for a in node.attribute) else shapes[node.input[0]][-1]
-            )
+            macs[node.op_type] += out * shapes[node.input[0]][-1]
         elif node.op_type == "Einsum":
             macs["Einsum"] += out * shapes[node.input[0]][-1]
     sizes = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.INT64: 8, onnx.TensorProto.INT32: 4, onnx.TensorProto.BOOL: 1}

@@ -1,4 +1,5 @@
 """The race's result as the Markdown page docs/speed.md."""
+# ruff: noqa: E501 (lines of Markdown)
 
 from __future__ import annotations
 
@@ -90,7 +91,7 @@ def page(result: dict[str, Any]) -> str:
     reach = result["reach_ticks"]
     return f"""# Speed of the streaming step
 
-{result["machine"]}, one thread, fp32, student of {result["student"]["window"]} tokens a window at strides
+{result["machine"]}, one thread, fp32, student of {result["student"]["window"]} tokens a window ({result["weights"]} weights) at strides
 {result["student"]["strides"]}. Made by
 
     pip install --no-deps --target /tmp/continual continual-inference
