@@ -241,7 +241,10 @@ Streamed predictions (a session on ONNX Runtime, fp32) against the offline model
 {r["media_minutes"]} minutes of media, stamps from {r["start_s"]:g} s on, {r["words"]:,} words, runs of sound of up to
 {r["longest_run_of_sound_ticks"]:,} ticks:
 
-    python benchmarks/law_length.py out/digits-bundle
+```sh
+clcr-edge export --out out/digits-bundle
+python benchmarks/law_length.py out/digits-bundle
+```
 
 The largest difference of any output at any tick is **{r["largest"]:.2e}** (the law allows 1e-05); median {r["p50"]:.1e},
 p99 {r["p99"]:.1e}. A line through the largest difference per 1,000 ticks has a slope of {line["per_100_000_ticks"]:.1e} +-

@@ -94,9 +94,11 @@ def page(result: dict[str, Any]) -> str:
 {result["machine"]}, one thread, fp32, student of {result["student"]["window"]} tokens a window ({result["weights"]} weights) at strides
 {result["student"]["strides"]}. Made by
 
-    pip install --no-deps --target /tmp/continual continual-inference
-    clcr-edge export --out out/digits-bundle
-    python benchmarks/step_speed.py out/digits-bundle --continual /tmp/continual
+```sh
+pip install --no-deps --target /tmp/continual continual-inference
+clcr-edge export --out out/digits-bundle
+python benchmarks/step_speed.py out/digits-bundle --continual /tmp/continual
+```
 
 All rivals run in one process in turn, read the same ticks and are held to the step's outputs within 1e-4 at every tick; the
 figures are per tick, n = {result["ticks_per_rival"]} each. "Times ours" is the median over {result["rounds"]} rounds of the rival's median tick over ours in the same
