@@ -109,6 +109,7 @@ class StepGraph(nn.Module):
             self._keep(f"conv{index}_weight", conv.weight)
             self._keep(f"conv{index}_bias", conv.bias)
             self.dilations.append(conv.dilation)
+        self._keep_past_taps(config.model.width)
         folded = fold_tokens(student)
         for name, value in vars(folded).items():
             # Language has K tokens a tick, vision and audio one each: two batched products instead of nine.
@@ -128,9 +129,33 @@ class StepGraph(nn.Module):
         # Age of a media token = slot * stride + phase; of a word, its own.
         self._keep("slot_age", (slots * strides[:, None]).unsqueeze(1).expand(-1, 2, -1))
         self._keep("expiry", strides[:, None] * width)
+        back = torch.arange(self.strides[-1] - 1, -1, -1)
+        self._keep("token_ticks", (back < strides[:, None]).float().unsqueeze(1))  # [L, 1, stride_deep]
         self._keep("slot", torch.arange(width, dtype=torch.int32))
         self.norm_eps = 1e-5
         self.inter_cad = student.inter_cad
+
+    def _keep_past_taps(self, d: int) -> None:
+        """What all nine convolutions take from the past is one product, and all their buffers advance in one Gather: some
+        forty small nodes less, each of which costs more in dispatch than in arithmetic."""
+        weights = [getattr(self, f"conv{i}_weight") for i in range(len(self.dilations))]
+        biases = [getattr(self, f"conv{i}_bias") for i in range(len(self.dilations))]
+        self._keep("convs_past_weight", torch.stack([w[:, : 2 * d] for w in weights], dim=1).flatten(0, 1))
+        self._keep("convs_bias", torch.cat(biases, dim=1))
+        total = sum(_contexts())
+        taps, shifted, level_of = [], [], []
+        first = 0
+        for index, (context, dilation) in enumerate(zip(_contexts(), self.dilations, strict=True)):
+            taps += [first, first + dilation]
+            shifted += [*range(first + 1, first + context), total + index]
+            # The strided convolution reads the level below, whose newest token is what its buffer holds.
+            level_of += [index // 3 - (index % 3 == 0 and index > 0)] * context
+            first += context
+        self._keep("past_tap", torch.tensor(taps))
+        self._keep("past_shifted", torch.tensor(shifted))
+        self._keep("past_level", torch.tensor(level_of))
+        for index, weight in enumerate(weights):
+            self._keep(f"conv{index}_weight_new", weight[:, 2 * d :])
 
     def _keep(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.detach().clone().contiguous())
@@ -142,24 +167,21 @@ class StepGraph(nn.Module):
         pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=-1)
         return F.relu(self.frame_project(pooled))  # [1, d]
 
-    def _media_levels(self, x: Tensor, past: Tensor, fired: Tensor) -> tuple[list[Tensor], Tensor]:
-        """x `[2, 1, d]`; past `[2, sum, d]`; fired bool `[L, 2, 1, 1]` -> level features, new past."""
-        buffers = torch.split(past, _contexts(), dim=1)
-        kept, levels = [], []
-        for index, buffer in enumerate(buffers):
-            level = index // 3
-            seen = torch.cat([buffer, x], dim=1)
-            taps = seen[:, :: self.dilations[index]]
-            made = F.relu(
-                taps.flatten(1).unsqueeze(1) @ getattr(self, f"conv{index}_weight") + getattr(self, f"conv{index}_bias")
-            )
-            # The strided convolution reads the level below, whose newest token is what this buffer holds.
-            advance = fired[level - 1] if index % 3 == 0 and level > 0 else fired[level]
-            kept.append(torch.where(advance, seen[:, 1:], buffer))
+    def _media_levels(self, x: Tensor, past: Tensor, fired: Tensor) -> tuple[Tensor, Tensor]:
+        """x `[2, 1, d]`; past `[2, sum, d]`; fired bool `[L, 2]` -> level features `[L, 2, 1, d]`, new past."""
+        d = x.shape[-1]
+        taps = past.index_select(1, self.past_tap).reshape(-1, 1, 2 * d)  # type: ignore[arg-type]
+        known = (taps @ self.convs_past_weight).reshape(2, -1, d) + self.convs_bias  # type: ignore[operator]
+        seen, levels = [], []
+        for index, from_past in enumerate(torch.split(known, 1, dim=1)):
+            seen.append(x)
+            made = F.relu(x @ getattr(self, f"conv{index}_weight_new") + from_past)
             x = made if index % 3 == 0 else x + made
             if index % 3 == 2:
                 levels.append(x)
-        return levels, torch.cat(kept, dim=1)
+        shifted = torch.cat([past, *seen], dim=1).index_select(1, self.past_shifted)  # type: ignore[arg-type]
+        advance = fired.index_select(0, self.past_level).T.unsqueeze(-1)  # type: ignore[arg-type]
+        return torch.cat(levels).reshape(LEVELS, 2, 1, d), torch.where(advance, shifted, past)
 
     def _word_levels(self, ngrams: Tensor, confidence: Tensor, past: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         """ngrams `[K, G]`; past `[L, 1, d]` -> level features `[L, K, d]`, new past."""
@@ -167,13 +189,14 @@ class StepGraph(nn.Module):
         mean = self.embedding(ngrams).sum(dim=1) / found
         x = F.relu(self.word_project(torch.cat([mean, confidence.unsqueeze(-1)], dim=-1)))  # [K, d]
         levels, kept = [], []
-        for stage in range(LEVELS):
-            seen = torch.cat([past[stage], x], dim=0)  # [1 + K, d]
+        for stage, before in enumerate(torch.split(past.flatten(0, 1), 1)):
+            seen = torch.cat([before, x], dim=0)  # [1 + K, d]
             kept.append(seen.index_select(0, count))  # the newest valid word, or the old one
             pairs = torch.cat([seen[:-1], seen[1:]], dim=1)
             x = x + F.relu(pairs @ self.word_weight[stage] + self.word_bias[stage])  # type: ignore[index]
             levels.append(x)
-        return torch.stack(levels), torch.stack(kept)
+        d = x.shape[-1]
+        return torch.cat(levels).reshape(LEVELS, -1, d), torch.cat(kept).reshape(LEVELS, 1, d)
 
     # -- tokens --------------------------------------------------------------------------------------------------------
 
@@ -201,7 +224,8 @@ class StepGraph(nn.Module):
         """Inputs as in `example_inputs`, then the state as in `StepState`. Returns `OUTPUTS`, then the new state."""
         old = StepState(*state)
         model = self.config.model
-        fired = (n_new[:, 1:] > 0).unsqueeze(-1).unsqueeze(-1)  # [L, 2, 1, 1]
+        due = n_new[:, 1:] > 0  # [L, 2]
+        fired = due.reshape(LEVELS, 2, 1, 1)
         count = n_new[0, 0:1]  # words
         here = present > 0.5
 
@@ -210,14 +234,12 @@ class StepGraph(nn.Module):
         vision = torch.where(here[0], self._frame(frame), 0.0)
         audio = F.relu(self.sound_project(self.sound_body(heard[None, None])).flatten(1))
         audio = torch.where(here[1], audio, 0.0)
-        media, past_features = self._media_levels(
-            torch.stack([vision, audio]), old.past_features, fired
-        )
+        media, past_features = self._media_levels(torch.cat([vision, audio]).unsqueeze(1), old.past_features, due)
         words, past_words = self._word_levels(ngrams, confidence, old.past_words, count)
 
         presence = torch.cat([old.past_presence, present.unsqueeze(1)], dim=1)  # [2, stride_deep]
-        made = torch.stack([presence[:, -s:].amax(dim=1) for s in self.strides])  # [L, 2]: any of the token's ticks
-        new_media = self._pack(torch.stack(media), made[..., None, None], "media")
+        made = (self.token_ticks * presence).amax(dim=-1)  # type: ignore[operator]  # [L, 2]: any of the token's ticks
+        new_media = self._pack(media, made.reshape(LEVELS, 2, 1, 1), "media")
         new_words = self._pack(words, torch.ones_like(words[..., :1]), "words")
 
         # Windows: the newest last. Words commit by count, in one Gather; media tokens when their level is due.
@@ -227,7 +249,7 @@ class StepGraph(nn.Module):
         lane_media = torch.where(fired, lane_media, old.tokens[:, 1:])
         tokens = torch.cat([lane_words.unsqueeze(1), lane_media], dim=1)  # [L, M, W, C]
         word_ages = torch.cat([old.word_ages + 1.0, word_age], dim=0).index_select(0, kept)
-        phase = torch.where(fired[:, :, 0, 0], 0.0, old.phase + 1.0)
+        phase = torch.where(due, 0.0, old.phase + 1.0)
 
         ages = torch.cat(
             [word_ages.expand(LEVELS, 1, -1), self.slot_age + phase.unsqueeze(-1)],  # type: ignore[operator]

@@ -12,7 +12,7 @@ import numpy as np
 
 from clcr_edge.config import StudentConfig
 from clcr_edge.errors import EngineError
-from clcr_edge.features import word_ngrams
+from clcr_edge.features import word_age_ticks, word_ngrams
 from clcr_edge.packets import AudioChunk, FloatArray, Level, Modality, Prediction, VideoFrame, Word
 from clcr_edge.runtime.engine import Engine, State, StepInputs, StepOutputs
 from clcr_edge.runtime.stages import StageTimes
@@ -28,8 +28,7 @@ def step_inputs(tick: Tick, config: StudentConfig) -> StepInputs:
     for slot, word in enumerate(tick.words):
         ngrams[slot] = word_ngrams(word.text, t)
         confidence[slot] = min(max(word.confidence, 0.0), 1.0)
-        # Whole ticks: a fraction would pick up rounding as it is counted up.
-        age[slot] = max(0.0, np.floor((tick.end_s - word.end_s) * t.rate_hz + 1e-6))
+        age[slot] = word_age_ticks(word.end_s, tick.end_s, t)
     n_new = np.empty((len(Level), len(Modality)), np.int32)
     n_new[:, Modality.LANGUAGE] = len(tick.words)
     for level, stride in enumerate(config.model.strides):

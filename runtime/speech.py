@@ -21,6 +21,9 @@ from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
 _RATE_HZ = 16_000
 _BLOCK = 1_280  # samples given to Vosk at a time: 80 ms
+# Vosk tells times as float32 seconds since its recogniser was made: after two weeks their steps are 125 ms. So a new one is
+# made at the first pause after this long, when Vosk itself would drop its front end.
+_ROUND_S = 600.0
 _GAP_S = 0.05  # a hole in the audio longer than this ends the utterance
 
 
@@ -66,14 +69,18 @@ class Recogniser:
 
     def reset(self) -> None:
         """Begin a new stream: the next chunk's time is its beginning."""
-        self._kaldi: Any = self._vosk.KaldiRecognizer(self._model, float(_RATE_HZ))
-        self._kaldi.SetWords(True)
-        self._kaldi.SetPartialWords(True)
+        self._begin_round()
         self._gate.reset()
         self._origin_s: float | None = None
         self._count = 0  # samples since the origin, those waiting included
         self._waiting: list[FloatArray] = []
         self._waiting_count = 0
+
+    def _begin_round(self) -> None:
+        self._kaldi: Any = self._vosk.KaldiRecognizer(self._model, float(_RATE_HZ))
+        self._kaldi.SetWords(True)
+        self._kaldi.SetPartialWords(True)
+        self._given = 0  # samples, since the origin
 
     def push(self, chunk: AudioChunk) -> list[Word]:
         """Listen to a chunk, float32 mono at 16 kHz; gives the words that have become stable or final."""
@@ -105,10 +112,15 @@ class Recogniser:
 
     def _listen(self, samples: FloatArray) -> list[Word]:
         pcm = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767).astype("<i2").tobytes()
-        if self._kaldi.AcceptWaveform(pcm):
-            return self._gate.final(self._words(self._kaldi.Result(), "result"))
         assert self._origin_s is not None
-        heard_s = self._origin_s + (self._count - self._waiting_count + len(samples)) / _RATE_HZ
+        self._given += len(samples)
+        heard_s = self._origin_s + self._given / _RATE_HZ
+        if self._kaldi.AcceptWaveform(pcm):
+            words = self._gate.final(self._words(self._kaldi.Result(), "result"))
+            if self._given >= _ROUND_S * _RATE_HZ:
+                self._origin_s, self._count = heard_s, self._count - self._given
+                self._begin_round()
+            return words
         return self._gate.partial(self._words(self._kaldi.PartialResult(), "partial_result"), heard_s)
 
     def _words(self, result: str, kind: str) -> list[Word]:

@@ -18,7 +18,8 @@ from clcr_edge.errors import StreamError
 from clcr_edge.features import FbankStream, luma_square
 from clcr_edge.packets import AudioChunk, FloatArray, VideoFrame, Word
 
-_EDGE = 1e-4  # of a tick: a frame stamped 0.0399999 for 0.04 belongs to tick 1
+# Of a tick: a frame stamped 0.0399999 for 0.04 belongs to tick 1. Also what rounding does to times near 1e9 s: 2e-7 s a step.
+_EDGE = 1e-4
 _JITTER_S = 0.010  # stamps of contiguous audio may wander by this much
 _MAX_FRAMES = 64  # waiting; a caller that pushes seconds of frames without stepping loses the oldest
 _MAX_AUDIO_S = 30.0
@@ -213,7 +214,7 @@ class Ticker:
             self._shown = newest
             self._image = luma_square(newest.image, self.config.image_size)
             self.stats.frames_used += 1
-        if self._shown is None or end_s - self._shown.t_s > self.config.hold_frame_s:
+        if self._shown is None or end_s - self._shown.t_s > self.config.hold_frame_s + _EDGE / self.config.rate_hz:
             return None, None
         return self._image, self._shown.seq
 

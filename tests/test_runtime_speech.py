@@ -66,6 +66,36 @@ def test_any_chunking_gives_the_same_words_and_times(model: Path, speech: FloatA
 
 
 @pytest.mark.live
+def test_a_new_round_changes_neither_words_nor_times(model: Path, speech: FloatArray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vosk's times are float32 seconds since its recogniser was made, so it is made anew at a pause every ten minutes; here
+    after each of three utterances. Stamps are those of a clock after three years."""
+    samples = np.tile(np.concatenate([speech, np.zeros(3 * 16_000, np.float32)]), 3)
+    start_s = 94_608_000.25
+
+    def hear(round_s: float) -> tuple[list[Word], int]:
+        monkeypatch.setattr("clcr_edge.runtime.speech._ROUND_S", round_s)
+        recogniser = Recogniser(model, check=False)
+        first, rounds = recogniser._kaldi, 0
+        words: list[Word] = []
+        for chunk in cut(samples, 640, start_s):
+            words += recogniser.push(chunk)
+            rounds += recogniser._kaldi is not first
+            first = recogniser._kaldi
+        assert recogniser._origin_s is not None
+        # Whatever round it is in, it knows what time it is.
+        assert abs(recogniser._origin_s + recogniser._count / 16_000 - (start_s + len(samples) / 16_000)) < 1e-6
+        return words + recogniser.finish(), rounds
+
+    (one, none), (many, rounds) = hear(600.0), hear(1.0)
+    assert none == 0
+    assert rounds >= 3
+    assert [w.text for w in one] == ["seven", "three", "nine", "zero"] * 3
+    assert [w.text for w in many] == [w.text for w in one]
+    assert max(abs(a.end_s - b.end_s) for a, b in zip(one, many, strict=True)) < 0.08
+    assert max(abs(a.start_s - b.start_s) for a, b in zip(one, many, strict=True)) < 0.08
+
+
+@pytest.mark.live
 def test_a_hole_ends_the_utterance_and_times_go_on_after_it(model: Path, speech: FloatArray) -> None:
     recogniser = Recogniser(model, check=False)
     words = heard(recogniser, cut(speech, 640) + cut(speech, 640, t_s=60.0))

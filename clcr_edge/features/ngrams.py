@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from functools import lru_cache
 
@@ -30,3 +31,12 @@ def word_ngrams(text: str, config: TickConfig) -> npt.NDArray[np.int32]:
     row = np.zeros(config.ngrams_per_word, np.int32)
     row[: len(found)] = found
     return row
+
+
+def word_age_ticks(word_end_s: float, tick_end_s: float, config: TickConfig) -> int:
+    """Whole ticks between a word's end and a tick's, at least 0: a fraction would pick up rounding as it is counted up.
+
+    A word that ended exactly n ticks ago is n old on a clock that starts at 0 and on one that shows 1e9 s, whose steps of
+    1e-7 s are 3e-6 of a tick; hence the allowance.
+    """
+    return max(0, math.floor((tick_end_s - word_end_s) * config.rate_hz + 1e-4))

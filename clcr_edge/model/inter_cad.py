@@ -81,7 +81,7 @@ class InterCAD(nn.Module):
         weight = self.weigh_modalities(s_bar, modality_there)
         z_shared = (weight.unsqueeze(-1) * s_bar).sum(dim=1)
 
-        mapped = torch.einsum("nmp,mpq->nmq", p_bar, self.private_map)
+        mapped = (p_bar.transpose(0, 1) @ self.private_map).transpose(0, 1)
         eta = self.gates(mapped, modality_there)
         u_private = (eta.unsqueeze(-1) * mapped).flatten(1)
 

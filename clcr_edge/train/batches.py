@@ -21,7 +21,7 @@ from clcr_edge.data.frames import training_frames
 from clcr_edge.data.readers import RATE_HZ
 from clcr_edge.data.streams import RATE_TICKS_HZ, Stream, training_streams
 from clcr_edge.data.words import known_by, make_words
-from clcr_edge.features import fbank_of_ticks, word_ngrams
+from clcr_edge.features import fbank_of_ticks, word_age_ticks, word_ngrams
 from clcr_edge.model.student import NEVER, TickBatch
 from clcr_edge.train.voices import other_voices
 
@@ -52,7 +52,7 @@ def collate(streams: Sequence[Stream], config: TickConfig) -> TickBatch:
             ngrams[row, slot] = word_ngrams(word.text, config)
             confidence[row, slot] = word.confidence
             word_tick[row, slot] = tick
-            word_age[row, slot] = max(0, int(np.floor(((tick + 1) / config.rate_hz - word.end_s) * config.rate_hz + 1e-6)))
+            word_age[row, slot] = word_age_ticks(word.end_s, (tick + 1) / config.rate_hz, config)
     return TickBatch(
         frames=torch.from_numpy(np.stack([s.frames for s in streams])),
         vision=torch.from_numpy(np.stack([s.vision_present for s in streams])),

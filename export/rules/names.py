@@ -20,6 +20,7 @@ _UNITS = (
     (re.compile(r"^frame_body\."), "vision.encoder"),
     (re.compile(r"^sound_(?:body|project)\."), "audio.encoder"),
     (re.compile(r"^(?:embedding\.|word_(?:project|weight|bias))"), "language.encoder"),
+    (re.compile(r"^convs_(?:past_weight|bias)"), "media.tcn"),
     (re.compile(r"^(?:level|split)(?:_bias)?_media"), "media.tokens"),
     (re.compile(r"^(?:level|split)(?:_bias)?_words"), "language.tokens"),
     (re.compile(r"^(?:gain|theta|rho|slope|lag|other|expiry|slot_age)(?:\.|$)"), "intraced"),
