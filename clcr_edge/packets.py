@@ -92,6 +92,7 @@ class Prediction:
     participation: `[level][modality]`, the share of valid tokens that took part in the exchange, 0..1.
     age_s: per modality, how old the newest frame / sample / word used was at `t_s`; None if there was none yet.
     latency_ms: wall time of this step. frame_seq: `seq` of the frame used, None if none was.
+    rung: how much of the network was left out under load: 0, nothing (see `clcr_edge.runtime.ladder`).
     """
 
     t_s: float
@@ -106,3 +107,4 @@ class Prediction:
     age_s: dict[str, float | None]
     latency_ms: float
     frame_seq: int | None
+    rung: int = 0

@@ -24,6 +24,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "age_s": _rounded(prediction.age_s),
         "latency_ms": _rounded(prediction.latency_ms),
         "frame_seq": prediction.frame_seq,
+        "rung": prediction.rung,
     }
 
 

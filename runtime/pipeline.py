@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from clcr_edge.runtime.feed import Feed, Listener
 from clcr_edge.runtime.file_feed import FileFeed
 from clcr_edge.runtime.live_feed import AudioSource, FrameSource, LiveFeed
 from clcr_edge.runtime.session import Session
+from clcr_edge.runtime.shedding import Shedding, told
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech import Speech
 
@@ -28,13 +30,15 @@ class Summary:
     frames_unused: int
     words: int
     ticks_without_audio: int
+    ticks_skipped: int = 0
 
     @property
     def line(self) -> str:
         """One line for a person."""
+        skipped = f", {self.ticks_skipped} ticks skipped under load" if self.ticks_skipped else ""
         return (
-            f"{self.ticks} predictions, {self.frames_used} frames used, {self.frames_unused} not used, "
-            f"{self.ticks_without_audio} ticks without audio, {self.words} words"
+            f"{self.ticks - self.ticks_skipped} predictions, {self.frames_used} frames used, {self.frames_unused} not used, "
+            f"{self.ticks_without_audio} ticks without audio, {self.words} words{skipped}"
         )
 
 
@@ -42,13 +46,23 @@ class Pipeline:
     """Iterate to get predictions; close (or leave the `with` block) to free the sources.
 
     The words that tick k's audio brings forth enter tick k + 1: recognition runs after the step, so it never delays one.
+    shedding: picks the session's rung by how long ticks take; None: the session's rung is left alone.
     """
 
-    def __init__(self, session: Session, feed: Feed, speech: Speech | None = None, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        feed: Feed,
+        speech: Speech | None = None,
+        listener: Listener | None = None,
+        shedding: Shedding | None = None,
+    ) -> None:
         self.session = session
         self._feed = feed
         self._speech = speech
         self._listener = listener or _SILENT
+        self._shedding = shedding
+        self._skipped = 0
         self._words = 0
         self.new_words: list[Word] = []  # those that entered the session before the newest prediction
         self._past = Summary(0, 0, 0, 0, 0)
@@ -82,16 +96,19 @@ class Pipeline:
             frames_unused=past.frames_unused + s.frames_unused + s.frames_late + self._feed.frames_dropped,
             words=self._words,
             ticks_without_audio=past.ticks_without_audio + s.ticks - s.samples_used // tick_samples,
+            ticks_skipped=self._skipped,
         )
 
     def __iter__(self) -> Iterator[Prediction]:
         """One prediction per tick until the media ends (live: for ever). Raises `SourceError` after a damaged file's end."""
         session, feed, speech, listener = self.session, self._feed, self._speech, self._listener
         session.start(feed.start_s)
+        carried: list[Word] = []  # of ticks that made no prediction
         while True:
             batch = feed.collect(session.next_end_s)
             if batch is None:
                 break
+            begun_s = time.perf_counter()
             if batch.restart_s is not None:
                 self._restart(batch.restart_s)
             for frame in batch.frames:
@@ -100,24 +117,43 @@ class Pipeline:
             for chunk in batch.chunks:
                 session.push_audio(chunk)
                 listener.on_audio(chunk)
-            self.new_words = speech.take() if speech is not None else []
-            self._words += len(self.new_words)
-            for word in self.new_words:
+            words = speech.take() if speech is not None else []
+            self.new_words = [*carried, *words]
+            carried = []
+            self._words += len(words)
+            for word in words:
                 session.push_word(word)
                 listener.on_word(word)
-            yield session.step()
+            if session.due:
+                yield session.step()
+            else:
+                session.skip()
+                self._skipped += 1
+                carried = self.new_words
             if speech is not None:
                 for chunk in batch.chunks:
                     speech.push(chunk)
+            self._shed(time.perf_counter() - begun_s)
         if feed.problem is not None:
             raise SourceError(feed.problem)
+
+    def _shed(self, busy_s: float) -> None:
+        """Choose the next tick's rung by how long this one took, whoever read its prediction included."""
+        if self._shedding is None or self.session.ladder is None:
+            return
+        load, before = self._shedding.load, self.session.rung
+        self.session.rung = self._shedding.observe(busy_s)
+        if self.session.rung != before:
+            self._listener.on_notice(told(self.session.ladder, self.session.rung, before, load))
 
     def _restart(self, t_s: float) -> None:
         """Go on at `t_s` with a fresh session: what lay between is gone."""
         frames_dropped = self._feed.frames_dropped
         total = self.summary
+        rung = self.session.rung
         self.session.reset()
         self.session.start(t_s)
+        self.session.rung = rung  # a halt says nothing about the load
         self._past = Summary(total.ticks, total.frames_used, total.frames_unused - frames_dropped, 0, total.ticks_without_audio)
         self._listener.on_notice("this process stood still for seconds; predictions start anew")
 
@@ -131,7 +167,7 @@ def replay(
     fast: bool = False,
     listener: Listener | None = None,
 ) -> Pipeline:
-    """Predictions on files. Real time and `fast` give the same ones if `speech` is a `LockstepSpeech`."""
+    """Predictions on files. Real time and `fast` give the same ones if `speech` is a `LockstepSpeech`; nothing is shed."""
     tick_s = session.config.tick.seconds
     files = [None if f is None else Path(f) for f in (camera, mic)]
     return Pipeline(session, FileFeed(files[0], files[1], tick_s=tick_s, fast=fast), speech, listener)
@@ -146,6 +182,8 @@ def live(
     speech: Speech | None = None,
     listener: Listener | None = None,
 ) -> Pipeline:
-    """Predictions on a camera and a microphone, for ever. wake: the event that both were opened with."""
+    """Predictions on a camera and a microphone, for ever. wake: the event that both were opened with. A session with a ladder
+    sheds when its ticks take too long."""
+    shedding = None if session.ladder is None else Shedding(session.ladder.costs, session.config.tick.seconds)
     feed = LiveFeed(camera, microphone, wake or threading.Event(), tick_s=session.config.tick.seconds)
-    return Pipeline(session, feed, speech, listener)
+    return Pipeline(session, feed, speech, listener, shedding)

@@ -14,6 +14,8 @@ from clcr_edge.config import StudentConfig
 from clcr_edge.features import word_ngrams
 from clcr_edge.packets import AudioChunk, FloatArray, Level, Modality, Prediction, VideoFrame, Word
 from clcr_edge.runtime.engine import Engine, StepInputs, StepOutputs
+from clcr_edge.runtime.ladder import Ladder, Rung, masked
+from clcr_edge.runtime.step_state import passed_over
 from clcr_edge.runtime.ticker import SessionStats, Tick, Ticker
 
 
@@ -39,7 +41,8 @@ def step_inputs(tick: Tick, config: StudentConfig) -> StepInputs:
         ngrams=ngrams,
         confidence=confidence,
         word_age=age,
-        present=np.array([tick.frame is not None, tick.fbank is not None], np.float32),
+        # A tick that does not look at its frame holds the one before: vision is there all the same.
+        present=np.array([tick.frame_seq is not None, tick.fbank is not None], np.float32),
         n_new=n_new,
     )
 
@@ -53,16 +56,22 @@ class Session:
 
     Packets may come in any order between modalities; within one, times must not run backwards. `step` cuts the next tick from
     what has been pushed and always advances by exactly one tick: what has not arrived is absent, never waited for.
+
+    ladder: what may be left out under load. Nothing is unless the caller sets `rung`; while `due` is False, the next tick is
+    not to be computed: call `skip` in place of `step`.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, ladder: Ladder | None = None) -> None:
         self.engine = engine
+        self.ladder = ladder
+        self.rung = 0
         self.config = engine.config
         self._ticker = Ticker(engine.config.tick)
         self._state = engine.initial_state()
 
     def reset(self) -> None:
-        """Back to the state before the first packet, exactly."""
+        """Back to the state before the first packet, exactly, and to rung 0."""
+        self.rung = 0
         self._ticker.reset()
         self._state = self.engine.initial_state()
 
@@ -97,12 +106,37 @@ class Session:
         """Counts since the last reset."""
         return self._ticker.stats
 
+    @property
+    def due(self) -> bool:
+        """Whether the next tick is to be computed: on the lowest rung of a ladder, not every one is."""
+        return self._rung.computes(self._ticker.stats.ticks)
+
+    @property
+    def _rung(self) -> Rung:
+        return Rung() if self.ladder is None else self.ladder.rungs[self.rung]
+
     def step(self) -> Prediction:
         """Run the next tick. latency_ms of the result is the wall time of this call."""
         begun = time.perf_counter()
-        tick = self._ticker.cut()
-        outputs, self._state = self.engine.step(step_inputs(tick, self.config), self._state)
+        rung, index = self._rung, self._ticker.stats.ticks
+        tick = self._ticker.cut(look=rung.looks(index))
+        inputs = step_inputs(tick, self.config)
+        if self.ladder is None:
+            outputs, self._state = self.engine.step(inputs, self._state)
+        else:
+            outputs, self._state = self.ladder.step(rung, index, inputs, self._state)
         return self._prediction(tick, outputs, begun)
+
+    def skip(self) -> None:
+        """Let the next tick pass without a prediction.
+
+        Its sound is heard by the one after, its words and frame wait for it, and what the network would have made of it is
+        taken to be what it made last.
+        """
+        rung = self._rung
+        tick = self._ticker.cut(look=False, words=False)
+        inputs = masked(step_inputs(tick, self.config), vision=rung.vision_every > 0, audio=rung.audio)
+        self._state = passed_over(self._state, inputs, self.config.model)
 
     def _prediction(self, tick: Tick, out: StepOutputs, begun: float) -> Prediction:
         probs = [float(p) for p in out.probs]
@@ -124,4 +158,5 @@ class Session:
             age_s={m.key: None if t is None else max(0.0, tick.end_s - t) for m, t in newest.items()},
             frame_seq=tick.frame_seq,
             latency_ms=(time.perf_counter() - begun) * 1e3,
+            rung=self.rung,
         )

@@ -43,6 +43,9 @@ def run(
     no_mic: Annotated[bool, typer.Option("--no-mic", help="Run without audio and language.")] = False,
     no_stt: Annotated[bool, typer.Option("--no-stt", help="Run without language.")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Replay files as fast as possible; same predictions.")] = False,
+    no_shedding: Annotated[
+        bool, typer.Option("--no-shedding", help="Live and too slow: do not leave out parts of the network.")
+    ] = False,
 ) -> None:
     """Run a bundle on a camera, a microphone and speech, or on files; one prediction per tick.
 
@@ -52,6 +55,7 @@ def run(
     from clcr_edge import bundle as bundles
     from clcr_edge.runtime.assets import default_bundle
     from clcr_edge.runtime.feed import Listener
+    from clcr_edge.runtime.ladder import open_ladder
     from clcr_edge.runtime.opening import open_pipeline
     from clcr_edge.runtime.quiet import c_stderr_silenced
     from clcr_edge.runtime.session import Session
@@ -68,7 +72,8 @@ def run(
         sink = _sink(as_json, f"{loaded.path.name}  {opened.precision}  {plan}")
         listener = Listener(on_notice=getattr(sink, "notice", _note))
         speech = _speech(plan, stt_model, no_stt, listener.on_notice)
-        pipeline = open_pipeline(Session(opened), plan, speech=speech, listener=listener, fast=fast)
+        ladder = open_ladder(loaded, opened) if plan.is_live and not no_shedding else None
+        pipeline = open_pipeline(Session(opened, ladder), plan, speech=speech, listener=listener, fast=fast)
         _loop(pipeline, sink, None if duration is None else math.ceil(duration * opened.config.tick.rate_hz - 1e-6))
 
 
@@ -113,9 +118,9 @@ def _loop(pipeline: Pipeline, sink: Sink, ticks: int | None) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         try:
-            for count, prediction in enumerate(pipeline, start=1):
+            for prediction in pipeline:
                 sink.show(prediction, pipeline.new_words)
-                if count == ticks:
+                if ticks is not None and pipeline.summary.ticks >= ticks:
                     break
         except KeyboardInterrupt:
             pass
