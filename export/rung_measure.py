@@ -19,7 +19,7 @@ from clcr_edge.runtime.session import Session
 from clcr_edge.train.metrics import Metrics, Scorer, event_label
 
 CAMERA = (480, 640)  # what a webcam gives unasked; making its frame small is part of a tick
-_PERIOD = 4  # ticks: every rung's pattern of dear and cheap ticks fits in it
+_PERIOD = 8  # ticks: every rung's pattern of dear and cheap ticks fits in it
 _WARM = 5
 
 
@@ -93,22 +93,24 @@ def judge(
     ]
 
 
-def tick_seconds(engine: Engine, ladder: Ladder, rounds: int = 60) -> list[float]:
-    """Seconds of an average tick on each rung: all that a session does, its frame made small and its sound analysed.
+def tick_seconds(engine: Engine, ladder: Ladder, rounds: int = 30) -> npt.NDArray[np.float64]:
+    """Seconds `[rungs, _PERIOD]` of the ticks of each rung's pattern: all that a session does, its frame made small and its
+    sound analysed.
 
-    Interleaved in this thread, in turning order; the median over rounds of `_PERIOD` ticks each.
+    Interleaved in this thread, in turning order; the median of each tick of the pattern over the rounds.
     """
     rng = np.random.default_rng(0)
     config = engine.config.tick
     image = rng.integers(0, 256, (*CAMERA, 3), dtype=np.uint8)
     samples = (0.1 * rng.standard_normal(config.samples)).astype(np.float32)
     sessions = sessions_of(engine, ladder)
-    taken: list[list[float]] = [[] for _ in sessions]
+    taken = np.empty((len(sessions), rounds, _PERIOD))
     order = list(range(len(sessions)))
     for turn in range(rounds + _WARM):
         for rung in order[turn % len(order) :] + order[: turn % len(order)]:
-            session, spent = sessions[rung], 0.0
-            for tick in range(turn * _PERIOD, (turn + 1) * _PERIOD):
+            session = sessions[rung]
+            for place in range(_PERIOD):
+                tick = turn * _PERIOD + place
                 at_s = tick * config.seconds
                 session.push_frame(VideoFrame(image, at_s, tick))
                 session.push_audio(AudioChunk(samples, config.sample_rate_hz, at_s))
@@ -119,7 +121,6 @@ def tick_seconds(engine: Engine, ladder: Ladder, rounds: int = 60) -> list[float
                     session.step()
                 else:
                     session.skip()
-                spent += time.perf_counter() - begun
-            if turn >= _WARM:
-                taken[rung].append(spent / _PERIOD)
-    return [float(np.median(t)) for t in taken]
+                if turn >= _WARM:
+                    taken[rung, turn - _WARM, place] = time.perf_counter() - begun
+    return np.asarray(np.median(taken, axis=1))

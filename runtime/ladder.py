@@ -2,7 +2,7 @@
 
     rung 0   the whole network, one static graph
     rung 1   the change that saves most per loss of accuracy
-    rung k   all changes of the rungs before it, and one more; the last is fewer ticks
+    rung k   all changes of the rungs before it, and one more
 
 The export measures what each rung saves and loses, and writes the rungs into the bundle's manifest, with the graphs that they
 need (fp32, of the same state layout, so that a stream goes from one to the other within a tick). `Shedding` picks the rung.

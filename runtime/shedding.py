@@ -1,6 +1,6 @@
 """Decides when to leave out more of the network, and when to take it back: pure, it is handed the times.
 
-Load is what a tick's work takes, plus the backlog that it adds to, against the length of a tick. Both are known from how long
+Load is what a tick's work takes against the length of a tick; what does not fit adds to a backlog. Both are known from how long
 each tick kept its thread busy: work beyond a tick's length is made up in the ticks after it, which then follow without a pause.
 """
 
@@ -17,18 +17,19 @@ from clcr_edge.runtime.ladder import Ladder
 class SheddingSettings:
     """Loads are shares of a tick.
 
-    high, spell_s: a load above this for so long, and it goes one rung down. settle_s: after a change, how long the next step
-    down waits for its effect. low, calm_s: so long without a backlog, while the rung above would have stayed below this by its
-    measured cost, and it goes one rung up. drain_s: in what time a backlog is to be worked off. relapse_s: a step up that has
-    to be taken back within this makes the next calm spell twice as long, up to longest_calm_s.
+    high, spell_s, hurry: a load above this for so long, and it goes one rung down; at twice the load in half the time, up to
+    hurry times as fast. late_s: so large a backlog counts as a load above high; a smaller one is worked off by the rung that
+    keeps up. low, calm_s: so long without a backlog, while the rung above would have stayed below this by its measured cost,
+    and it goes one rung up. relapse_s: a step up that has to be taken back within this makes the next calm spell twice as
+    long, up to longest_calm_s.
     """
 
-    high: float = 0.9
-    spell_s: float = 0.32
-    settle_s: float = 0.4
-    low: float = 0.7
+    high: float = 0.95
+    spell_s: float = 0.4
+    hurry: float = 4.0
+    low: float = 0.8
     calm_s: float = 5.0
-    drain_s: float = 1.0
+    late_s: float = 1.0
     relapse_s: float = 30.0
     longest_calm_s: float = 160.0
     most_backlog_s: float = 2.0
@@ -64,7 +65,6 @@ class Shedding:
         self._busy: deque[float] = deque(maxlen=self._MEAN)
         self._high_s = 0.0
         self._calm_s = 0.0
-        self._since_change_s = float("inf")
         self._since_up_s = float("inf")
         self._calm_needed_s = self._settings.calm_s
 
@@ -75,21 +75,21 @@ class Shedding:
 
     @property
     def load(self) -> float:
-        """Work per tick, and beside it what working off the backlog asks for, as a share of a tick."""
-        return self.busy_s / self._tick_s + self.backlog_s / self._settings.drain_s
+        """Mean work per tick of late as a share of a tick: above 1 ticks are not finished in time."""
+        return self.busy_s / self._tick_s
 
     def observe(self, busy_s: float) -> int:
         """Take in how long a tick kept the thread busy; returns the rung for the next one, at most one away from this one."""
         s, tick_s = self._settings, self._tick_s
         self._busy.append(busy_s)
         self.backlog_s = min(max(self.backlog_s + busy_s - tick_s, 0.0), s.most_backlog_s)
-        self._since_change_s += tick_s
         self._since_up_s += tick_s
-        if self._since_up_s >= 4 * s.relapse_s:
-            self._calm_needed_s = s.calm_s
-        self._high_s = self._high_s + tick_s if self.load > s.high else 0.0
+        if s.relapse_s <= self._since_up_s < float("inf"):  # a step up that held
+            self._calm_needed_s, self._since_up_s = s.calm_s, float("inf")
+        over = len(self._busy) >= self._MEAN // 2 and (self.load > s.high or self.backlog_s > s.late_s)
+        self._high_s = self._high_s + tick_s * min(max(self.load, 1.0), s.hurry) if over else 0.0
         self._calm_s = self._calm_s + tick_s if self._would_fit_above() else 0.0
-        if self._high_s >= s.spell_s and self._since_change_s >= s.settle_s and self.rung + 1 < len(self._costs):
+        if self._high_s >= s.spell_s and self.rung + 1 < len(self._costs):
             if self._since_up_s < s.relapse_s:
                 self._calm_needed_s = min(2 * self._calm_needed_s, s.longest_calm_s)
                 self._since_up_s = float("inf")
@@ -108,4 +108,4 @@ class Shedding:
     def _change(self, by: int) -> None:
         self.rung += by
         self._busy.clear()  # what the last rung took says nothing about this one
-        self._high_s = self._calm_s = self._since_change_s = 0.0
+        self._high_s = self._calm_s = 0.0
