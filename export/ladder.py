@@ -28,7 +28,7 @@ from clcr_edge.runtime.ladder import Ladder, Rung
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 
 MIN_SAVING = 0.15
-STREAMS = 12  # of the check streams: a third of them; 6,000 ticks, about 45 events
+STREAMS = 8  # of the check streams: 4,000 ticks, about 30 events
 Tell = Callable[[str, int, int], None]
 _OFF = {"vision-off": Modality.VISION, "audio-off": Modality.AUDIO}
 
