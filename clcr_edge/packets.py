@@ -97,6 +97,7 @@ class Prediction:
     corrected for); None for files, and until it is known.
     sources: how each source was doing then, "camera", "microphone" and "speech" as far as there is one: a value of
     `clcr_edge.runtime.source_state.SourceState`. A pipeline fills it in; a session knows no sources.
+    rung: how much of the network was left out under load: 0, nothing (see `clcr_edge.runtime.ladder`).
     """
 
     t_s: float
@@ -114,3 +115,4 @@ class Prediction:
     skew_ms: float | None = None
     drift_ppm: float | None = None
     sources: dict[str, str] = field(default_factory=dict)
+    rung: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -78,6 +79,39 @@ def reliability(title: str, found: dict[str, list[float | None]]) -> str:
         body.append(_text(left - 5, base - at * size + 4, f"{at:g}", "end"))
     body.append(_text(left + side / 2, base + 27, "confidence"))
     return _svg(body, title, round(left + side + 14), _H + 4)
+
+
+def curves(
+    title: str,
+    across: Sequence[float],
+    series: Sequence[tuple[str, Sequence[float]]],
+    names: tuple[str, str],
+    low: float = 0.0,
+    high: float = 1.0,
+) -> str:
+    """Lines over one axis, logarithmic across. series: (name, values), drawn in the classes line0, line1, ...; names: of the
+    two axes."""
+    width, height, left, base, top = 560, 300, 46, 244, 16
+    right, span = width - 150, math.log(across[-1] / across[0])
+
+    def x(value: float) -> float:
+        return left + math.log(value / across[0]) / span * (right - left)
+
+    def y(value: float) -> float:
+        return base - (min(max(value, low), high) - low) / (high - low) * (base - top)
+
+    body = [_line(left, base, right, base, "axis"), _line(left, top, left, base, "axis")]
+    for step in range(5):
+        value = low + (high - low) * step / 4
+        body += [_line(left, y(value), right, y(value), "even"), _text(left - 5, y(value) + 4, f"{value:.2f}", "end")]
+    body += [_text(x(value), base + 16, f"{value:g}") for value in across]
+    body += [_text((left + right) / 2, base + 38, names[0]), _text(left, top - 5, names[1], "start")]
+    for index, (name, values) in enumerate(series):
+        points = " ".join(f"{x(a):.1f},{y(v):.1f}" for a, v in zip(across, values, strict=True))
+        body.append(f'<polyline points="{points}" fill="none" class="line{index}"/>')
+        at = top + 12 + 20 * index
+        body += [_line(right + 10, at - 4, right + 26, at - 4, f"line{index}"), _text(right + 31, at, name, "start")]
+    return _svg(body, title, width, height)
 
 
 def bar(share: float, width: int = 120, kind: str = "bar") -> str:

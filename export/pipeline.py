@@ -31,6 +31,7 @@ from clcr_edge.export.gate import Gate, Outcome, hold
 from clcr_edge.export.golden import Golden, compare, make_golden, save_golden
 from clcr_edge.export.graph import check, export_step
 from clcr_edge.export.half import to_half
+from clcr_edge.export.ladder import BuiltLadder, build_ladder
 from clcr_edge.export.latency import histogram, percentiles, timed
 from clcr_edge.export.measure import Measured, measure
 from clcr_edge.export.memory import resident_bytes, state_bytes
@@ -40,6 +41,7 @@ from clcr_edge.export.rounded import rounded
 from clcr_edge.export.rules.check import findings
 from clcr_edge.export.sensitivity import TICKS as SENSITIVITY_TICKS
 from clcr_edge.runtime.engine import Engine
+from clcr_edge.runtime.ladder import to_table
 from clcr_edge.runtime.machine import cpu_name
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.train.checkpoint import load_student
@@ -77,12 +79,14 @@ def export_bundle(
     target: str = "cpu",
     gate: Gate | None = None,
     sensitivity_ticks: int = SENSITIVITY_TICKS,
+    ladder: bool = False,
 ) -> tuple[Bundle, dict[str, Any]]:
     """Write the bundle to `out`; returns it and the report.
 
     int8: for target "cpu", also an INT8 graph. target: "cpu", "tensorrt" (an INT8 and an FP16 graph beside fp32) or "both".
     gate: what an INT8 graph must hold (None: the usual); one that does not is left out, and the report's "gate" says so.
     sensitivity_ticks: how many ticks each unit's sensitivity is measured on; 0: only if the gate needs it.
+    ladder: also build the shedding ladder of ONNX Runtime (see `clcr_edge.export.ladder`).
     Raises `ExportError` if fp32 does not match torch, or a graph breaks a rule of TensorRT; `DataError` if the calibration set
     will not do, or was made for another model.
     """
@@ -139,10 +143,16 @@ def export_bundle(
     tell("measuring memory")
     report = _report(models, engines, golden, measured, seconds, outcomes, quantised, gate)
     report["check"] = {"name": checks.name, "streams": checks.count}
+    built = BuiltLadder((), {}, {})
+    if ladder:
+        built = build_ladder(student, fp32, engines[report["chosen"]["precision"]], checks, tell)
+        report["ladder"] = built.about
 
     def fill(folder: Path) -> dict[str, Any]:
         for precision, model in models.items():
             onnx.save(model, folder / GRAPHS[precision])
+        for name, variant in built.graphs.items():
+            onnx.save(variant, folder / name)
         save_golden(golden, folder / GOLDEN)
         (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
         (folder / PAGE).write_text(page(report), "utf-8")
@@ -156,6 +166,7 @@ def export_bundle(
             "metrics": {p: {"check": checks.name, **_known(report["precisions"][p]["accuracy"])} for p in models},
             **({"gate": {p: {"held": o.held, "why": o.why} for p, o in outcomes.items()}} if outcomes else {}),
             **({"tensorrt": report["tensorrt"]} if "tensorrt" in report else {}),
+            **({"ladder": _ladder_table(built)} if built.rungs else {}),
         }
 
     tell("writing the bundle")
@@ -275,6 +286,10 @@ def _report(
 def _known(scores: dict[str, Any]) -> dict[str, Any]:
     """The scores that are numbers: TOML has no null, and a student that gets no event right has no time to the first one."""
     return {k: v for k, v in scores.items() if v is not None}
+
+
+def _ladder_table(built: BuiltLadder) -> dict[str, Any]:
+    return {"tick_ms": built.about["tick_ms"], "camera": built.about["camera"], **to_table(built.rungs)}
 
 
 _TENSORRT = ("trt-int8", "trt-fp16")

@@ -68,7 +68,8 @@ class Listener:
     not block; notices (a source was lost, or came back; one line) come from any thread.
 
     on_start: the media time at which tick 0 begins, once at first and again at each restart of the session. All that is pushed
-    into the session, and each of its steps, is told in order: that is what a recording needs."""
+    into the session, and each of its steps, is told in order: that is what a recording needs. on_skip: a tick that made no
+    prediction, and the rung under which it was passed over."""
 
     on_frame: Callable[[VideoFrame], None] = _ignore
     on_audio: Callable[[AudioChunk], None] = _ignore
@@ -76,3 +77,4 @@ class Listener:
     on_notice: Callable[[str], None] = _ignore
     on_start: Callable[[float], None] = _ignore
     on_prediction: Callable[[Prediction], None] = _ignore
+    on_skip: Callable[[int], None] = _ignore

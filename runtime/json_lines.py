@@ -27,6 +27,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "skew_ms": _rounded(prediction.skew_ms),
         "drift_ppm": _rounded(prediction.drift_ppm),
         "sources": prediction.sources,
+        "rung": prediction.rung,
     }
 
 

@@ -15,6 +15,7 @@ from clcr_edge.runtime.file_feed import FileFeed
 from clcr_edge.runtime.health import Health
 from clcr_edge.runtime.live_feed import AudioSource, FrameSource, LiveFeed
 from clcr_edge.runtime.session import Session
+from clcr_edge.runtime.shedding import Shedding, told
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech import Speech
 from clcr_edge.runtime.stages import ages
@@ -32,13 +33,15 @@ class Summary:
     frames_unused: int
     words: int
     ticks_without_audio: int
+    ticks_skipped: int = 0
 
     @property
     def line(self) -> str:
         """One line for a person."""
+        skipped = f", {self.ticks_skipped} ticks skipped under load" if self.ticks_skipped else ""
         return (
-            f"{self.ticks} predictions, {self.frames_used} frames used, {self.frames_unused} not used, "
-            f"{self.ticks_without_audio} ticks without audio, {self.words} words"
+            f"{self.ticks - self.ticks_skipped} predictions, {self.frames_used} frames used, {self.frames_unused} not used, "
+            f"{self.ticks_without_audio} ticks without audio, {self.words} words{skipped}"
         )
 
 
@@ -49,7 +52,7 @@ class Pipeline:
 
     now: the stream's clock, None where media do not run in real time. ages: capture-to-prediction age of the newest
     prediction by modality, see `stages.ages`; empty without a clock. late: ticks whose prediction came more than one tick
-    after their end.
+    after their end. shedding: picks the session's rung by how long ticks take; None: the session's rung is left alone.
     """
 
     def __init__(
@@ -59,11 +62,14 @@ class Pipeline:
         speech: Speech | None = None,
         listener: Listener | None = None,
         now: Callable[[], float | None] | None = None,
+        shedding: Shedding | None = None,
     ) -> None:
         self.session = session
         self._feed = feed
         self._speech = speech
         self._listener = listener or _SILENT
+        self._shedding = shedding
+        self._skipped = 0
         self._words = 0
         self.new_words: list[Word] = []  # those that entered the session before the newest prediction
         self._past = Summary(0, 0, 0, 0, 0)
@@ -147,6 +153,7 @@ class Pipeline:
             frames_unused=past.frames_unused + s.frames_unused + s.frames_late + self._feed.frames_dropped,
             words=self._words,
             ticks_without_audio=past.ticks_without_audio + s.ticks - s.samples_used // tick_samples,
+            ticks_skipped=self._skipped,
         )
 
     def __iter__(self) -> Iterator[Prediction]:
@@ -154,10 +161,12 @@ class Pipeline:
         session, feed, speech, listener = self.session, self._feed, self._speech, self._listener
         session.start(feed.start_s)
         listener.on_start(feed.start_s)
+        carried: list[Word] = []  # of ticks that made no prediction
         while True:
             batch = feed.collect(session.next_end_s)
             if batch is None:
                 break
+            begun_s = time.perf_counter()
             if batch.restart_s is not None:
                 self._restart(batch.restart_s)
             self._count_waiting(batch)
@@ -167,19 +176,28 @@ class Pipeline:
             for chunk in batch.chunks:
                 session.push_audio(chunk)
                 listener.on_audio(chunk)
-            self.new_words = speech.take() if speech is not None else []
-            self._words += len(self.new_words)
-            for word in self.new_words:
+            words = speech.take() if speech is not None else []
+            self.new_words = [*carried, *words]
+            carried = []
+            self._words += len(words)
+            for word in words:
                 session.push_word(word)
                 listener.on_word(word)
-            sources = {name: state.value for name, state in self.states.items()}
-            prediction = replace(session.step(), drift_ppm=feed.drift_ppm, sources=sources)
-            listener.on_prediction(prediction)
-            self._count_age(prediction)
-            yield prediction
+            if session.due:
+                sources = {name: state.value for name, state in self.states.items()}
+                prediction = replace(session.step(), drift_ppm=feed.drift_ppm, sources=sources)
+                listener.on_prediction(prediction)
+                self._count_age(prediction)
+                yield prediction
+            else:
+                session.skip()
+                listener.on_skip(session.rung)
+                self._skipped += 1
+                carried = self.new_words
             if speech is not None:
                 for chunk in batch.chunks:
                     speech.push(chunk)
+            self._shed(time.perf_counter() - begun_s)
         if feed.problem is not None:
             raise SourceError(feed.problem)
 
@@ -200,6 +218,14 @@ class Pipeline:
         for modality, age_s in self.ages.items():
             self.session.times.age[modality].add(age_s)
         self.late += now_s - prediction.t_s > self.session.config.tick.seconds
+    def _shed(self, busy_s: float) -> None:
+        """Choose the next tick's rung by how long this one took, whoever read its prediction included."""
+        if self._shedding is None or self.session.ladder is None:
+            return
+        load, before = self._shedding.load, self.session.rung
+        self.session.rung = self._shedding.observe(busy_s)
+        if self.session.rung != before:
+            self._listener.on_notice(told(self.session.ladder, self.session.rung, before, load))
 
     def _restart(self, t_s: float) -> None:
         """Go on at `t_s` with a fresh session: what lay between is gone."""
@@ -207,8 +233,10 @@ class Pipeline:
         total = self.summary
         self._restarts += 1
         self._past_stats = replace(self.stats, words_waiting=0)
+        rung = self.session.rung
         self.session.reset()
         self.session.start(t_s)
+        self.session.rung = rung  # a halt says nothing about the load
         self._listener.on_start(t_s)
         self._past = Summary(total.ticks, total.frames_used, total.frames_unused - frames_dropped, 0, total.ticks_without_audio)
         self._listener.on_notice("this process stood still for seconds; predictions start anew")
@@ -223,7 +251,7 @@ def replay(
     fast: bool = False,
     listener: Listener | None = None,
 ) -> Pipeline:
-    """Predictions on files. Real time and `fast` give the same ones if `speech` is a `LockstepSpeech`."""
+    """Predictions on files. Real time and `fast` give the same ones if `speech` is a `LockstepSpeech`; nothing is shed."""
     tick_s = session.config.tick.seconds
     files = [None if f is None else Path(f) for f in (camera, mic)]
     feed = FileFeed(files[0], files[1], tick_s=tick_s, fast=fast, times=session.times)
@@ -239,6 +267,8 @@ def live(
     speech: Speech | None = None,
     listener: Listener | None = None,
 ) -> Pipeline:
-    """Predictions on a camera and a microphone, for ever. wake: the event that both were opened with."""
+    """Predictions on a camera and a microphone, for ever. wake: the event that both were opened with. A session with a ladder
+    sheds when its ticks take too long."""
+    shedding = None if session.ladder is None else Shedding(session.ladder.costs, session.config.tick.seconds)
     feed = LiveFeed(camera, microphone, wake or threading.Event(), tick_s=session.config.tick.seconds)
-    return Pipeline(session, feed, speech, listener, time.monotonic)
+    return Pipeline(session, feed, speech, listener, time.monotonic, shedding)

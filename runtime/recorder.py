@@ -136,6 +136,7 @@ class Recorder:
             on_audio=both("audio", other.on_audio),
             on_word=both("word", other.on_word),
             on_prediction=both("step", other.on_prediction),
+            on_skip=both("skip", other.on_skip),
         )
 
     def _put(self, kind: str, what: Any) -> None:
@@ -208,13 +209,15 @@ class Recorder:
             event |= dataclasses.asdict(what)
         elif isinstance(what, Prediction):
             event["prediction"] = plain(what)
+        elif kind == "skip":
+            event["rung"] = what
         elif kind == "start":
             event["t_s"] = what
             self._start_s = what if self._start_s is None else self._start_s
         else:
             event |= {"t_s": what[0], "seq": what[1]}
         self._lines.append(json.dumps(event, separators=(",", ":"), default=str))
-        if isinstance(what, Prediction):
+        if kind in ("step", "skip"):
             text = "\n".join([*self._lines, ""]).encode()
             self._lines.clear()
             _write(self._fds[EVENTS], text)

@@ -36,6 +36,7 @@ _TABLES = {"bundle": ("name", "path", "sha256", "graph_sha256"), "engine": ("nam
 _MOST_MANIFEST = 1 << 20
 _MOST_PACKETS = 4_096  # before one step
 _MOST_SAMPLES = 1 << 20
+_MOST_RUNG = 999
 
 
 def picture_name(number: int) -> str:
@@ -48,13 +49,14 @@ class Step:
     """What one step was made of. start_s: the session was reset and started at this time first.
 
     packets: in the order in which they were pushed. lost: of those, how many frames the recording lacks. prediction: what the
-    run said, as plain JSON values.
+    run said, as plain JSON values; empty for a tick that was passed over, under the rung `skipped`.
     """
 
     packets: list[VideoFrame | AudioChunk | Word] = field(default_factory=list)
     start_s: float | None = None
     lost: int = 0
     prediction: dict[str, Any] = field(default_factory=dict)
+    skipped: int | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,9 @@ class Recording:
         kind = event["e"]
         if kind == "step":
             step.prediction = dict(event["prediction"])
+            return True
+        if kind == "skip":
+            step.skipped = _whole(event["rung"], 0, _MOST_RUNG)
             return True
         if kind == "start":
             step.start_s = _seconds(event["t_s"])

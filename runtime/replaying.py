@@ -24,7 +24,7 @@ REPLAYED = (
     *("t_s", "tick", "label", "probs", "ready", "level_weights", "modality_weights", "private_gates", "participation"),
     *("age_s", "frame_seq", "skew_ms"),
 )
-OF_THE_DEVICE = ("latency_ms", "drift_ppm", "sources")
+OF_THE_DEVICE = ("latency_ms", "drift_ppm", "sources", "rung")
 _MOST_RUNS = 10
 
 
@@ -66,6 +66,12 @@ def replay_recording(recording: Recording, session: Session) -> Iterator[Compare
                     session.push_audio(packet)
                 else:
                     session.push_word(packet)
+            shed = step.prediction.get("rung", 0) if step.skipped is None else step.skipped
+            if session.ladder is not None and shed in range(len(session.ladder.rungs)):
+                session.rung = shed
+            if step.skipped is not None:
+                session.skip()
+                continue
             prediction = session.step()
         except StreamError as e:  # the run itself would have ended there
             raise RecordingError(f"{recording.folder}: damaged ({e}); copy the recording again") from None

@@ -15,7 +15,9 @@ from clcr_edge.errors import EngineError
 from clcr_edge.features import word_age_ticks, word_ngrams
 from clcr_edge.packets import AudioChunk, FloatArray, Level, Modality, Prediction, VideoFrame, Word
 from clcr_edge.runtime.engine import Engine, State, StepInputs, StepOutputs
+from clcr_edge.runtime.ladder import Ladder, Rung, masked
 from clcr_edge.runtime.stages import StageTimes
+from clcr_edge.runtime.step_state import passed_over
 from clcr_edge.runtime.ticker import SessionStats, Tick, Ticker
 
 
@@ -40,7 +42,8 @@ def step_inputs(tick: Tick, config: StudentConfig) -> StepInputs:
         ngrams=ngrams,
         confidence=confidence,
         word_age=age,
-        present=np.array([tick.frame is not None, tick.fbank is not None], np.float32),
+        # A tick that does not look at its frame holds the one before: vision is there all the same.
+        present=np.array([tick.frame_seq is not None, tick.fbank is not None], np.float32),
         n_new=n_new,
     )
 
@@ -54,17 +57,23 @@ class Session:
 
     Packets may come in any order between modalities; within one, times must not run backwards. `step` cuts the next tick from
     what has been pushed and always advances by exactly one tick: what has not arrived is absent, never waited for.
+
+    ladder: what may be left out under load. Nothing is unless the caller sets `rung`; while `due` is False, the next tick is
+    not to be computed: call `skip` in place of `step`.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, ladder: Ladder | None = None) -> None:
         self.engine = engine
+        self.ladder = ladder
+        self.rung = 0
         self.config = engine.config
         self.times = StageTimes()  # since the session was made: a reset forgets the stream, not what it cost
         self._ticker = Ticker(engine.config.tick)
         self._state = engine.initial_state()
 
     def reset(self) -> None:
-        """Back to the state before the first packet, exactly."""
+        """Back to the state before the first packet, exactly, and to rung 0."""
+        self.rung = 0
         self._ticker.reset()
         self._state = self.engine.initial_state()
 
@@ -99,27 +108,49 @@ class Session:
         """Counts since the last reset."""
         return self._ticker.stats
 
+    @property
+    def due(self) -> bool:
+        """Whether the next tick is to be computed: on the lowest rung of a ladder, not every one is."""
+        return self._rung.computes(self._ticker.stats.ticks)
+
+    @property
+    def _rung(self) -> Rung:
+        return Rung() if self.ladder is None else self.ladder.rungs[self.rung]
+
     def step(self) -> Prediction:
         """Run the next tick. latency_ms of the result is the wall time of this call.
 
         Raises `EngineError` if the engine fails twice; its tick is gone then, and the state is that of the tick before.
         """
         begun = time.perf_counter()
-        tick = self._ticker.cut()
+        rung, index = self._rung, self._ticker.stats.ticks
+        tick = self._ticker.cut(look=rung.looks(index))
         inputs = step_inputs(tick, self.config)
         cut = time.perf_counter()
-        outputs, self._state = self._run(inputs)
+        try:
+            outputs, self._state = self._run(rung, index, inputs)
+        except EngineError:  # memory was short, say: a pure function gives the same again
+            self.stats.engine_retries += 1
+            outputs, self._state = self._run(rung, index, inputs)
         self.times.features.add(cut - begun)
         self.times.engine.add(time.perf_counter() - cut)
         return self._prediction(tick, outputs, begun)
 
-    def _run(self, inputs: StepInputs) -> tuple[StepOutputs, State]:
-        """One step; one that fails (memory was short, say) is computed once more: a pure function gives the same again."""
-        try:
+    def _run(self, rung: Rung, index: int, inputs: StepInputs) -> tuple[StepOutputs, State]:
+        if self.ladder is None:
             return self.engine.step(inputs, self._state)
-        except EngineError:
-            self.stats.engine_retries += 1
-            return self.engine.step(inputs, self._state)
+        return self.ladder.step(rung, index, inputs, self._state)
+
+    def skip(self) -> None:
+        """Let the next tick pass without a prediction.
+
+        Its sound is heard by the one after, its words and frame wait for it, and what the network would have made of it is
+        taken to be what it made last.
+        """
+        rung = self._rung
+        tick = self._ticker.cut(look=False, words=False)
+        inputs = masked(step_inputs(tick, self.config), vision=rung.vision_every > 0, audio=rung.audio)
+        self._state = passed_over(self._state, inputs, self.config.model)
 
     def _prediction(self, tick: Tick, out: StepOutputs, begun: float) -> Prediction:
         probs = [float(p) for p in out.probs]
@@ -142,6 +173,7 @@ class Session:
             frame_seq=tick.frame_seq,
             skew_ms=_skew_ms(tick),
             latency_ms=(time.perf_counter() - begun) * 1e3,
+            rung=self.rung,
         )
 
 

@@ -130,7 +130,9 @@ class TerminalView:
             Text("                     share in exchange", style="dim"),
             levels,
             Text(),
-            Text(f"step  last {p.latency_ms:.1f} ms, median {median(self._latencies or [0.0]):.1f} ms"),
+            Text(f"step  last {p.latency_ms:.1f} ms, median {median(self._latencies or [0.0]):.1f} ms").append(
+                f"   shedding: rung {p.rung}" if p.rung else "", style="bold red"
+            ),
             Text(_clocks(p), no_wrap=True),
         )
         return Panel(body, title="from where", title_align="left", border_style="dim")

@@ -177,17 +177,22 @@ class Ticker:
             return None
         return self.start_s + self._audio_end / self.config.sample_rate_hz
 
-    def cut(self) -> Tick:
-        """The next tick, from what has been pushed."""
+    def cut(self, look: bool = True, words: bool = True) -> Tick:
+        """The next tick, from what has been pushed.
+
+        look: whether it takes a camera frame. If not, `frame` is None and `frame_seq` that of the frame last taken while it
+        still stands in. words: whether it takes words; if not, they wait for the next.
+        """
         if self.start_s is None:
             raise StreamError("nothing has been pushed yet: call start(t_s), or push a packet, before step()")
         end_s = self.next_end_s
-        frame, seq = self._cut_frame(end_s)
+        frame, seq = self._cut_frame(end_s, look)
         fbank = self._cut_audio(end_s)
-        words = tuple(self._words.popleft() for _ in range(min(len(self._words), self.config.words_per_tick)))
-        if words:
-            self._word_s = max(w.end_s for w in words)
-        self.stats.words_used += len(words)
+        most = self.config.words_per_tick if words else 0
+        taken = tuple(self._words.popleft() for _ in range(min(len(self._words), most)))
+        if taken:
+            self._word_s = max(w.end_s for w in taken)
+        self.stats.words_used += len(taken)
         self.stats.words_waiting = len(self._words)
         self.stats.ticks += 1
         tick = Tick(
@@ -196,7 +201,7 @@ class Ticker:
             frame=frame,
             frame_seq=seq,
             fbank=fbank,
-            words=words,
+            words=taken,
             frame_s=self._shown.t_s if self._shown else None,
             audio_s=self._audio_s,
             word_s=self._word_s,
@@ -204,19 +209,21 @@ class Ticker:
         self._index += 1
         return tick
 
-    def _cut_frame(self, end_s: float) -> tuple[FloatArray | None, int | None]:
+    def _cut_frame(self, end_s: float, look: bool) -> tuple[FloatArray | None, int | None]:
         newest = None
         while self._frames and self._frames[0].t_s < end_s - _EDGE / self.config.rate_hz:
             if newest is not None:
                 self.stats.frames_unused += 1
             newest = self._frames.popleft()
-        if newest is not None:
+        if newest is not None and not look:
+            self._frames.appendleft(newest)  # making it small is the dearest part of a frame: only where it is looked at
+        elif newest is not None:
             self._shown = newest
             self._image = luma_square(newest.image, self.config.image_size)
             self.stats.frames_used += 1
         if self._shown is None or end_s - self._shown.t_s > self.config.hold_frame_s + _EDGE / self.config.rate_hz:
             return None, None
-        return self._image, self._shown.seq
+        return (self._image if look else None), self._shown.seq
 
     def _cut_audio(self, end_s: float) -> FloatArray | None:
         size = self.config.samples

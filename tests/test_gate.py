@@ -284,7 +284,8 @@ class TestExport:
         monkeypatch.setattr(quantised_module, "choose_ranges", useless)
         monkeypatch.setattr(sets, "own_sets", lambda: (rig.calibration, rig.checks))
         done = CliRunner().invoke(
-            app, ["export", str(rig.checkpoint), "--int8", "--sensitivity-ticks", "40", "--out", str(tmp_path / "b")]
+            app,
+            ["export", str(rig.checkpoint), "--int8", "--sensitivity-ticks", "40", "--no-ladder", "--out", str(tmp_path / "b")],
         )
         assert done.exit_code == 1
         assert "int8 did not hold and was not written" in str(done.exception)

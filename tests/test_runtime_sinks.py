@@ -47,7 +47,7 @@ def test_json_lines_hold_every_key_and_only_valid_json() -> None:
     first, second = (json.loads(line) for line in out.getvalue().splitlines())
     assert set(first) == {
         *("t_s", "tick", "label", "probs", "ready", "level_weights", "modality_weights", "private_gates"),
-        *("participation", "age_s", "latency_ms", "frame_seq", "skew_ms", "drift_ppm", "sources", "words"),
+        *("participation", "age_s", "latency_ms", "frame_seq", "skew_ms", "drift_ppm", "sources", "rung", "words"),
     }
     assert list(first["level_weights"]) == ["shallow", "mid", "deep"]
     assert list(first["modality_weights"]) == ["language", "vision", "audio"]

@@ -40,6 +40,9 @@ def export(
         bool, typer.Option("--sensitivity/--no-sensitivity", help="Measure what INT8 does to each unit.")
     ] = True,
     sensitivity_ticks: Annotated[int, typer.Option(metavar="N", help="Ticks to measure that on.")] = 500,
+    ladder: Annotated[
+        bool, typer.Option("--ladder/--no-ladder", help="Measure what a device that is too slow may leave out.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object on stdout.")] = False,
 ) -> None:
     """Export the step graph, calibrate and quantise it, measure each precision, and write the bundle.
@@ -96,7 +99,7 @@ def export(
             progress.update(task, description=what, completed=done, total=total or None)
 
         ticks = sensitivity_ticks if sensitivity else 0
-        bundle, report = export_bundle(source, out, int8, calibrated, checks, tell, target, gate, ticks)
+        bundle, report = export_bundle(source, out, int8, calibrated, checks, tell, target, gate, ticks, ladder)
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -106,7 +109,7 @@ def export(
         typer.echo(report["chosen"]["why"])
         if "tensorrt" in report:
             typer.echo(report["tensorrt"]["why"])
-        for line in _gate_lines(report):
+        for line in (*_gate_lines(report), *_ladder_lines(report)):
             typer.echo(line)
         typer.echo(f"wrote {bundle.path}; the whole report: {bundle.path / PAGE}")
     failed = [p for p, result in report["gate"]["results"].items() if not result["held"]]
@@ -125,6 +128,19 @@ def _gate_lines(report: dict[str, Any]) -> list[str]:
         told = ", ".join(f"{u['unit']} {u['sqnr_db']:.1f} dB" for u in worst)
         lines.append(f"most sensitive to INT8 ({precision}, {found['ticks']} ticks): {told}")
     return lines
+
+
+def _ladder_lines(report: dict[str, Any]) -> list[str]:
+    """The rungs of the ladder, and the changes that are none."""
+    if "ladder" not in report:
+        return []
+    found = report["ladder"]
+    head = f"{found['tick_ms']:.2f} ms a tick with a {found['camera']} camera, n={found['n_events']} events"
+    lines = [f"shedding ladder ({head}):"]
+    for number, rung in enumerate(found["rungs"], start=1):
+        lost = f"{rung['lost_event_points']:.1f} points of event and {rung['lost_tick_points']:.1f} of tick accuracy"
+        lines.append(f"  rung {number} {rung['name']}: saves {rung['saving']:.0%}, loses {lost}")
+    return [*lines, *(f"  no rung: {c['change']} {c['why']}" for c in found["changes"] if not c["rung"])]
 
 
 def _table(report: dict[str, Any]) -> Table:

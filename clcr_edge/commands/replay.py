@@ -33,6 +33,7 @@ def replay(
     one would have said (exit code 0).
     """
     from clcr_edge.runtime.json_lines import as_json as prediction_json
+    from clcr_edge.runtime.ladder import open_ladder
     from clcr_edge.runtime.recording import Recording
     from clcr_edge.runtime.replaying import Difference, replay_recording
     from clcr_edge.runtime.session import Session
@@ -47,7 +48,7 @@ def replay(
     running = open_engine(chosen, engine, precision, _note)
     now = about(chosen, running)
     difference = Difference()
-    for tick in replay_recording(opened, Session(running)):
+    for tick in replay_recording(opened, Session(running, open_ladder(chosen, running))):
         difference.add(tick)
         if as_json:
             line = prediction_json(tick.prediction) | {

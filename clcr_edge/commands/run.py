@@ -60,6 +60,9 @@ def run(
     metrics: Annotated[
         str | None, typer.Option(metavar="[HOST:]PORT", help="Serve /metrics for Prometheus, and /healthz. [HOST: loopback]")
     ] = None,
+    no_shedding: Annotated[
+        bool, typer.Option("--no-shedding", help="Live and too slow: do not leave out parts of the network.")
+    ] = False,
 ) -> None:
     """Run a bundle on a camera, a microphone and speech, or on files; one prediction per tick.
 
@@ -69,6 +72,7 @@ def run(
     from clcr_edge import bundle as bundles
     from clcr_edge.runtime.assets import default_bundle
     from clcr_edge.runtime.feed import Listener
+    from clcr_edge.runtime.ladder import open_ladder
     from clcr_edge.runtime.opening import open_pipeline
     from clcr_edge.runtime.quiet import c_stderr_silenced
     from clcr_edge.runtime.session import Session
@@ -96,8 +100,9 @@ def run(
         try:
             speech = _speech(plan, stt_model, no_stt, listener.on_notice)
             heard = listener if recorder is None else recorder.listening(listener)
+            session = Session(opened, open_ladder(loaded, opened) if plan.is_live and not no_shedding else None)
             with doing_without(plan):
-                pipeline = open_pipeline(Session(opened), plan, speech=speech, listener=heard, fast=fast, tuning=tuning)
+                pipeline = open_pipeline(session, plan, speech=speech, listener=heard, fast=fast, tuning=tuning)
             if meter is not None:
                 meter.attach(pipeline)
             ticks = None if duration is None else math.ceil(duration * opened.config.tick.rate_hz - 1e-6)
@@ -181,13 +186,13 @@ def _loop(pipeline: Pipeline, sink: Sink, ticks: int | None, metrics: Metrics | 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         try:
-            for count, prediction in enumerate(pipeline, start=1):
+            for prediction in pipeline:
                 begun = time.perf_counter()
                 sink.show(prediction, pipeline.new_words)
                 pipeline.session.times.sink.add(time.perf_counter() - begun)
                 if metrics is not None:
                     metrics.saw(prediction)
-                if count == ticks:
+                if ticks is not None and pipeline.summary.ticks >= ticks:
                     break
         except KeyboardInterrupt:
             pass
