@@ -10,6 +10,7 @@
     ├── BundleError             a bundle is corrupt, foreign or of a newer schema
     ├── EngineError             a TensorRT engine cannot be built, loaded or run
     ├── ExportError             an export could not prove itself
+    ├── OutputError             what a command is to write cannot be written there
     └── StreamError             packets were pushed in an order that cannot be (time running backwards, say)
 """
 
@@ -58,6 +59,10 @@ class EngineError(ClcrEdgeError):
 
 class ExportError(ClcrEdgeError):
     """The exported graph failed a check that it must pass before it may be handed over."""
+
+
+class OutputError(ClcrEdgeError):
+    """A folder or file that a command is to write cannot be made or written."""
 
 
 class StreamError(ClcrEdgeError):

@@ -32,10 +32,16 @@ class Summary:
     @property
     def line(self) -> str:
         """One line for a person."""
+        without = counted(self.ticks_without_audio, "tick")
         return (
-            f"{self.ticks} predictions, {self.frames_used} frames used, {self.frames_unused} not used, "
-            f"{self.ticks_without_audio} ticks without audio, {self.words} words"
+            f"{counted(self.ticks, 'prediction')}, {counted(self.frames_used, 'frame')} used, {self.frames_unused} not used, "
+            f"{without} without audio, {counted(self.words, 'word')}"
         )
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 tick", "2 ticks"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class Pipeline:

@@ -34,6 +34,8 @@ def parse_source(text: str) -> Source:
         raise UsageError("empty source: give an index, a device name, a URL or a file")
     if text.isascii() and text.isdigit():
         return Source("device", int(text))
+    if text[0] == "-" and text[1:].isdigit():
+        raise UsageError(f"source {text}: devices are counted from 0; see clcr-edge devices")
     if "://" in text or " ! " in text:  # the latter is a GStreamer pipeline
         return Source("url", text)
     path = Path(text)

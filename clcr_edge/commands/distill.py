@@ -10,6 +10,7 @@ import typer
 
 from clcr_edge.commands.train import NAMES, missing_train, tell_summary
 from clcr_edge.errors import UsageError
+from clcr_edge.outputs import check_folder
 
 
 def distill(
@@ -32,6 +33,7 @@ def distill(
     """
     if data != "digits" and data not in NAMES:
         raise UsageError(f"no data set called {data!r}; choose digits, {', '.join(NAMES)}")
+    check_folder(out)
     try:
         from clcr_edge.train.digits import Recipe, train_digits
         from clcr_edge.train.parallel import launched, training_group
