@@ -155,7 +155,7 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON")] = Path("benchmarks/results/modelopt_int8.json"),
     page: Annotated[Path, typer.Option(help="Markdown")] = Path("docs/precision.md"),
     every: Annotated[int, typer.Option(help="modelopt is calibrated on every Nth tick")] = 12,
-    streams: Annotated[int, typer.Option(help="check streams of 20 s, of each of the two sets")] = 60,
+    streams: Annotated[int, typer.Option(help="check streams of 20 s, of each of the two sets")] = 36,
     rounds: int = 600,
 ) -> None:
     """Measure, and write the JSON and the page."""

@@ -1,7 +1,7 @@
 """Every error that clcr-edge raises on purpose.
 
     ClcrEdgeError               exit code 1: names what was wrong and what to do about it
-    ├── UsageError              exit code 2: the call itself cannot work
+    ├── UsageError              exit code 2: the call itself cannot work; a path that is not there is no wrong call, but 1
     ├── ConfigError             a configuration value is outside its range
     ├── MissingPartError        an optional package, library or program is not there
     ├── SourceError             a camera, microphone or file cannot be opened, or ended badly
