@@ -100,7 +100,7 @@ def own_sets(
     )
 
 
-def digits_sets(root: Path, seen: Seen | None) -> tuple[CalibrationSet, CheckSet]:
+def digits_sets(root: Path, seen: Seen | None, check_streams: int = _CHECK_STREAMS) -> tuple[CalibrationSet, CheckSet]:
     """From MNIST and FSDD files: images and recordings that training never saw; the two sets share neither."""
     bank = load_bank(root)
     line = "all of it"
@@ -109,7 +109,7 @@ def digits_sets(root: Path, seen: Seen | None) -> tuple[CalibrationSet, CheckSet
     halves = [bank.select(*_half(bank, part), f"{bank.name}/{part}") for part in (0, 1)]
     return (
         _calibration(f"digits in {root.name}, first half of: {line}", with_other_speech(halves[0], "val"), 71_000),
-        _check(f"digits in {root.name}, second half of: {line}", with_other_speech(halves[1], "test"), 81_000),
+        _check(f"digits in {root.name}, second half of: {line}", with_other_speech(halves[1], "test"), 81_000, check_streams),
     )
 
 

@@ -24,12 +24,13 @@ from typing import Any
 
 from clcr_edge import toml_io
 from clcr_edge.config import StudentConfig, from_table, to_table
-from clcr_edge.errors import BundleError, ConfigError
+from clcr_edge.errors import BundleError, ConfigError, OutputError, UsageError
 
 SCHEMA = 1
 MANIFEST = "manifest.toml"
 # What a precision's graph is for. u8 activations are what CPUs fuse best, and what TensorRT refuses.
 _TARGETS = {"int8": ("cpu",), "trt-int8": ("tensorrt",), "trt-fp16": ("tensorrt",)}
+PRECISIONS = ("fp32", "fp16", "int8", "trt-int8", "trt-fp16")  # fp16: what a TensorRT engine is asked for by
 _MAX_MANIFEST = 1 << 20
 _MAX_FILE = 1 << 30
 
@@ -57,8 +58,15 @@ class Bundle:
         """Path of the step graph in a precision; None: the one that the export chose."""
         wanted = precision or self.precisions[0]
         if wanted not in self.manifest["graphs"]:
+            check_precision(wanted)
             raise BundleError(f"{self.path}: no {wanted} graph; this bundle has {', '.join(self.precisions)}")
         return self.path / str(self.manifest["graphs"][wanted])
+
+
+def check_precision(name: str) -> None:
+    """Raises `UsageError` for a name that no bundle has a graph by."""
+    if name not in PRECISIONS:
+        raise UsageError(f"no precision called {name!r}; choose one of {', '.join(PRECISIONS)}")
 
 
 def _sha256(path: Path) -> str:
@@ -131,11 +139,23 @@ def write(
 ) -> Bundle:
     """Write a bundle beside `path`, then rename it into place: a killed export never leaves something that looks whole.
 
+    Raises `OutputError` where it cannot be written; a bundle that was at `path` before is then still there, whole.
+
     graphs: precision -> file name. fill: writes every file but the manifest into the directory it is given, and returns the
     manifest's further tables ("chosen" among them). An existing bundle at `path` is replaced; any other directory is refused.
     """
     target = Path(path)
     check_target(target)
+    try:
+        return _write(target, config, graphs, fill)
+    except OSError as e:
+        raise OutputError(
+            f"{target}: the bundle cannot be written ({e.strerror or e}); make room, or name another --out"
+            + ("; the old one is as it was" if target.exists() else "")
+        ) from None
+
+
+def _write(target: Path, config: StudentConfig, graphs: dict[str, str], fill: Callable[[Path], dict[str, Any]]) -> Bundle:
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 # Before numpy loads: its products are small here, and a second BLAS thread only spins (measured: four times the CPU time for
 # the same streams).
@@ -12,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
+from clcr_edge import __version__
 from clcr_edge.commands.bench import bench
 from clcr_edge.commands.build import build
 from clcr_edge.commands.calibrate import calibrate
@@ -35,6 +36,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"clcr-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("run")(run)
 app.command("replay")(replay)
 app.command("devices")(devices)

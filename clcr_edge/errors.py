@@ -1,7 +1,7 @@
 """Every error that clcr-edge raises on purpose.
 
     ClcrEdgeError               exit code 1: names what was wrong and what to do about it
-    ├── UsageError              exit code 2: the call itself cannot work
+    ├── UsageError              exit code 2: the call itself cannot work; a path that is not there is no wrong call, but 1
     ├── ConfigError             a configuration value is outside its range
     ├── MissingPartError        an optional package, library or program is not there
     ├── SourceError             a camera, microphone or file cannot be opened, or ended badly
@@ -12,6 +12,7 @@
     ├── BundleError             a bundle is corrupt, foreign or of a newer schema
     ├── EngineError             an engine cannot be built, loaded or run
     ├── ExportError             an export could not prove itself
+    ├── OutputError             what a command is to write cannot be written there
     └── StreamError             packets were pushed in an order that cannot be (time running backwards, say)
 """
 
@@ -79,6 +80,10 @@ class EngineError(ClcrEdgeError):
 
 class ExportError(ClcrEdgeError):
     """The exported graph failed a check that it must pass before it may be handed over."""
+
+
+class OutputError(ClcrEdgeError):
+    """A folder or file that a command is to write cannot be made or written."""
 
 
 class StreamError(ClcrEdgeError):

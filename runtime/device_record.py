@@ -7,6 +7,7 @@ the same versions, the same bundle.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
 from clcr_edge import toml_io
@@ -34,15 +35,22 @@ def manifest_hash(bundle: Bundle) -> str:
     return hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()
 
 
-def read_verified(bundle: Bundle) -> dict[str, Verified]:
-    """Choices by engine name, as far as they are of this bundle. A file that cannot be read counts as none: it is a hint."""
+def read_verified(bundle: Bundle, note: Callable[[str], None] = lambda text: None) -> dict[str, Verified]:
+    """Choices by engine name, as far as they are of this bundle. A file that cannot be read counts as none: it is a hint.
+
+    note: is told in one line if there is such a file.
+    """
     path = bundle.path / FILE
     try:
         table = toml_io.loads(path.read_text("utf-8"))
         if table["schema"] != _SCHEMA:
-            return {}
+            raise ValueError(f"schema {table['schema']!r}, this version reads {_SCHEMA}")
         found = [Verified(**{f.name: entry[f.name] for f in fields(Verified)}) for entry in table["verified"].values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        why = str(e).splitlines()[0] if str(e) else type(e).__name__
+        note(f"{path}: not readable ({why}), so nothing is chosen by it; make it anew: clcr-edge verify {bundle.path}")
         return {}
     now = manifest_hash(bundle)
     return {v.engine: v for v in found if v.manifest_sha256 == now}

@@ -17,6 +17,7 @@ import numpy as np
 
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, ByteArray, FloatArray, VideoFrame
+from clcr_edge.runtime.program_stream import is_cut
 
 # Where the header says how long a stream is, so that a file cut off in the middle can be told from a short one.
 _LENGTH_IN_HEADER = frozenset({"mov", "mp4", "wav", "flac", "avi"})
@@ -24,6 +25,7 @@ _SHORT_BY_S = 0.5
 # Containers round timestamps (Matroska: to 1 ms; some muxers worse); only a larger step is a hole in the audio.
 _GAP_S = 0.03
 _MAX_BAD_PACKETS = 200
+_HELD = {"video": "picture", "audio": "sound"}
 
 
 class MediaFile:
@@ -74,12 +76,17 @@ class MediaFile:
         """One line about what was wrong with the part read so far, or None."""
         if self._demuxer.broken is not None:
             return f"{self.path}: {self._demuxer.broken}"
+        tracks = [t for t in (self.video, self.audio) if t is not None]
+        if all(t.exhausted and t.is_empty for t in tracks):
+            return f"{self.path}: holds no {' and no '.join(_HELD[t.stream.type] for t in tracks)}; is it complete?"
         for track in (self.video, self.audio):
             if track is not None and track.exhausted and track.is_short:
                 return (
                     f"{self.path}: cut off: its {track.stream.type} ends at {track.end_s:.2f} s of "
                     f"{track.declared_s:.2f} s; what was there has been used"
                 )
+        if "mpeg" in self._demuxer.format_names and all(t.exhausted for t in tracks) and is_cut(self.path):
+            return f"{self.path}: cut off in the middle of a packet; what was there has been used"
         if self._demuxer.bad_packets:
             return f"{self.path}: {self._demuxer.bad_packets} damaged packets were left out; the rest has been used"
         return None
@@ -167,6 +174,11 @@ class _Track:
         known = duration is not None and bool(demuxer.format_names & _LENGTH_IN_HEADER)
         self.declared_s = float(duration * stream.time_base) if known else 0.0
         self._first_s: float | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing has been decoded so far."""
+        return self._first_s is None
 
     @property
     def is_short(self) -> bool:

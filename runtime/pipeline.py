@@ -38,11 +38,18 @@ class Summary:
     @property
     def line(self) -> str:
         """One line for a person."""
-        skipped = f", {self.ticks_skipped} ticks skipped under load" if self.ticks_skipped else ""
+        without = counted(self.ticks_without_audio, "tick")
+        made = counted(self.ticks - self.ticks_skipped, "prediction")
+        skipped = f", {counted(self.ticks_skipped, 'tick')} skipped under load" if self.ticks_skipped else ""
         return (
-            f"{self.ticks - self.ticks_skipped} predictions, {self.frames_used} frames used, {self.frames_unused} not used, "
-            f"{self.ticks_without_audio} ticks without audio, {self.words} words{skipped}"
+            f"{made}, {counted(self.frames_used, 'frame')} used, {self.frames_unused} not used, "
+            f"{without} without audio, {counted(self.words, 'word')}{skipped}"
         )
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 tick", "2 ticks"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class Pipeline:

@@ -86,11 +86,18 @@ class Session:
         self._ticker.push_frame(frame)
 
     def push_audio(self, chunk: AudioChunk) -> None:
-        """Append samples, float32 mono at the configured rate, any number of them."""
+        """Append samples, float32 mono at the configured rate, any number of them.
+
+        Samples whose tick has been cut already are left out and counted in `stats.samples_late`: a live source that falls
+        behind must not stop its stream.
+        """
         self._ticker.push_audio(chunk)
 
     def push_word(self, word: Word) -> None:
-        """Queue a recognised word; it enters the next tick."""
+        """Queue a recognised word; it enters the next tick, however late it comes.
+
+        Raises `StreamError` for empty text, times that are not finite or run backwards, or a confidence outside 0..1.
+        """
         self._ticker.push_word(word)
 
     @property

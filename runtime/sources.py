@@ -35,6 +35,8 @@ def parse_source(text: str) -> Source:
         raise UsageError("empty source: give an index, a device name, a URL or a file")
     if text.isascii() and text.isdigit():
         return Source("device", int(text))
+    if text[0] == "-" and text[1:].isdigit():
+        raise UsageError(f"source {text}: devices are counted from 0; see clcr-edge devices")
     if "://" in text or is_pipeline(text):
         return Source("url", text)
     path = Path(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clcr_edge.bundle import Bundle
+from clcr_edge.bundle import Bundle, check_precision
 from clcr_edge.errors import BundleError
 
 # Precision asked for -> name in the manifest's [graphs].
@@ -29,6 +29,7 @@ def cpu_precisions(bundle: Bundle) -> tuple[str, ...]:
 def tensorrt_graph(bundle: Bundle, precision: str) -> Path:
     """The ONNX file to build for a precision. Raises `BundleError` naming the precisions there are."""
     if precision not in tensorrt_precisions(bundle):
+        check_precision(precision)
         there = ", ".join(tensorrt_precisions(bundle)) or "none"
         raise BundleError(f"{bundle.path}: no {precision} graph for TensorRT; this bundle has {there}")
     return bundle.graph(GRAPHS[precision])

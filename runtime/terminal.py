@@ -80,11 +80,12 @@ class TerminalView:
 
     def _head(self, p: Prediction) -> RenderableType:
         grid = Table.grid(expand=True)
-        grid.add_column(no_wrap=True)
-        grid.add_column(justify="right", no_wrap=True)
         minutes, seconds = divmod(p.t_s - self._begun_s, 60)
         state = "" if p.ready else "  warming up"
-        grid.add_row(Text(f" clcr-edge  {self._title}", style="bold"), Text(f"{state}  {int(minutes):02d}:{seconds:04.1f} "))
+        elapsed = f"{state}  {int(minutes):02d}:{seconds:04.1f} "
+        grid.add_column(no_wrap=True, ratio=1)
+        grid.add_column(justify="right", no_wrap=True, min_width=len(elapsed))  # long names of sources give way, not the time
+        grid.add_row(Text(f" clcr-edge  {self._title}", style="bold", overflow="ellipsis"), Text(elapsed))
         return grid
 
     def _classes(self, p: Prediction) -> RenderableType:

@@ -278,6 +278,7 @@ class TestRecording:
 
     def test_wrong_calls(self, checkpoint: Path, tmp_path: Path) -> None:
         short = make_clip(tmp_path / "short.mp4", video_s=2.0, audio=noise(2.0))
+        (tmp_path / "bad.mp4").write_text("no film")
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "letter.txt").write_text("dear")
         base = ("calibrate", checkpoint, "--no-stt", "--camera", short)
@@ -285,11 +286,14 @@ class TestRecording:
             ((*base, "--record", 5), 2, "--record 5: give 10 to 600"),
             ((*base, "--out", tmp_path / "c"), 1, "only 2."),
             ((*base, "--out", tmp_path / "mine"), 1, "is no calibration folder"),
+            ((*base[:-1], tmp_path / "bad.mp4"), 1, "bad.mp4: cannot be read as a media file"),
+            ((*base[:-1], tmp_path / "gone.mp4"), 1, "gone.mp4: no such file"),
         ):
             done = command(*arguments, cwd=tmp_path)
+            assert ("recording" in done.stderr) == (said == "only 2.")  # not announced before it can begin
             assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
             assert said in done.stderr.splitlines()[-1]
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "short.mp4"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.mp4", "mine", "short.mp4"]
 
     def test_a_full_disk_and_an_interruption_leave_the_old_one_whole(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

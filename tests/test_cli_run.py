@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import wave
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import pytest
 from clips import make_clip, noise
 from live_rig import shared_file, sound_server
 
+from clcr_edge import __version__
 from clcr_edge.cli import main
 from clcr_edge.runtime.assets import default_bundle
+from clcr_edge.runtime.pipeline import Summary
 
 COMMAND = [sys.executable, "-m", "clcr_edge"]
 NO_SOUND = {**os.environ, "PULSE_SERVER": "unix:/nonexistent"}
@@ -130,7 +133,9 @@ def test_one_modality_alone(
         (["--camera", "CLIP", "--duration", "0"], 2, "--duration 0.0: give a positive number"),
         (["--camera", "CLIP", "--duration", "nan"], 2, "--duration nan"),
         (["--fast"], 2, "--fast is for files"),
-        (["--camera", "CLIP", "--precision", "int3"], 1, "no int3 graph"),
+        (["--camera", "CLIP", "--precision", "fp16"], 1, "no fp16 graph"),
+        (["--camera", "CLIP", "--precision", "int3"], 2, "no precision called 'int3'; choose one of fp32"),
+        (["--camera", "-1"], 2, "source -1: devices are counted from 0"),
         (["--camera", "CLIP", "--stt-model", "/no/such/model"], 1, "/no/such/model: no such speech model"),
         (["--camera", "CLIP", "--no-stt", "--stt-model", "x"], 2, "needs audio to listen to"),
     ],
@@ -151,6 +156,55 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     assert (got, out, len(err)) == (code, [], 1)
     assert err[0].startswith("clcr-edge: ")
     assert said in err[0]
+
+
+def test_a_sound_file_without_sound_is_a_mistake(
+    tmp_path: Path, tiny_bundle: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with wave.open(str(tmp_path / "none.wav"), "wb") as none:
+        none.setparams((1, 2, 16_000, 0, "NONE", ""))
+    code, out, err = call(capfd, monkeypatch, "run", tiny_bundle, "--mic", tmp_path / "none.wav", "--no-stt")
+    assert (code, out) == (1, [])
+    assert err[-1].endswith("none.wav: holds no sound; is it complete?")
+
+
+def test_one_is_told_in_the_singular() -> None:
+    one = Summary(ticks=1, frames_used=1, frames_unused=0, words=1, ticks_without_audio=1)
+    assert one.line == "1 prediction, 1 frame used, 0 not used, 1 tick without audio, 1 word"
+    assert "0 predictions, 2 frames used" in Summary(0, 2, 0, 0, 0).line
+
+
+def test_the_version(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(capfd, monkeypatch, "--version") == (0, [f"clcr-edge {__version__}"], [])
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["run", "/nope"],
+        ["check", "/nope"],
+        ["verify", "/nope"],
+        ["build", "/nope"],
+        ["export", "/nope"],
+        ["eval", "/nope"],
+        ["calibrate", "/nope", "--camera", "CLIP"],
+    ],
+)
+def test_a_path_that_is_not_there_is_exit_1_in_every_command(
+    args: list[str], clip: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = call(capfd, monkeypatch, *[str(clip) if a == "CLIP" else a for a in args])
+    assert (code, len(err)) == (1, 1)
+    assert "/nope" in err[0]
+
+
+@pytest.mark.parametrize("command", ["run", "eval", "verify", "build"])
+def test_a_precision_that_nobody_knows_is_a_wrong_call(
+    command: str, tiny_bundle: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = call(capfd, monkeypatch, command, tiny_bundle, "--precision", "fp99")
+    assert (code, len(err)) == (2, 1)
+    assert "no precision called 'fp99'" in err[0]
 
 
 def test_what_is_no_bundle_is_named(

@@ -13,6 +13,7 @@ from live_rig import read_counter, shared_file
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, FloatArray, VideoFrame
 from clcr_edge.runtime.media_file import MediaFile
+from clcr_edge.runtime.program_stream import is_cut
 
 STEP_S = 0.04
 
@@ -142,6 +143,25 @@ def test_a_file_cut_off_is_used_as_far_as_it_goes_and_reported(tmp_path: Path) -
     assert chunks
     assert file.problem is not None
     assert str(cut) in file.problem
+
+
+def test_a_program_stream_cut_off_is_reported_and_a_whole_one_is_not(tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "a.mpg", video_s=2.0, audio=noise(2.0))
+    data, cut = whole.read_bytes(), tmp_path / "cut.mpg"
+    places = np.random.default_rng(0).integers(len(data) // 4, len(data), 100)
+    found = 0
+    for place in places.tolist():
+        cut.write_bytes(data[:place])
+        found += is_cut(cut)
+    assert found >= 97  # a cut between two packets cannot be told
+    for end in (b"", b"\x00\x00\x01\xb9", b"\x00\x00", b"\xff" * 40):  # with the end code, or padded
+        cut.write_bytes(data + end)
+        assert not is_cut(cut)
+    for content, problem in ((data, None), (data[: len(data) * 6 // 10 + 3], f"{cut}: cut off in the middle of a packet")):
+        cut.write_bytes(content)
+        file = MediaFile(cut, video=True, audio=True)
+        read(file)
+        assert (file.problem or "").startswith(problem or "nothing") or file.problem is problem
 
 
 def test_damage_in_the_middle_costs_only_what_was_hit(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -110,6 +111,17 @@ def test_the_view_fits_80_by_24_and_shows_everything(classes: tuple[str, ...]) -
         "is gone",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize("title", ["digits-bundle  int8  camera 0  mic default", "bundle  int8  camera " + "long/" * 20])
+@pytest.mark.parametrize("ready", [True, False])
+def test_the_elapsed_time_is_whole_however_long_the_title(title: str, ready: bool) -> None:
+    console = Console(width=80, height=24, force_terminal=True, color_system=None, file=io.StringIO())
+    view = TerminalView(console, title)
+    head = painted(view, console, dataclasses.replace(prediction(), t_s=754.3, ready=ready))[0]
+    assert head.rstrip().endswith("12:34.3")
+    assert ("warming up" in head) is not ready
+    assert head.startswith(" clcr-edge  " + title[:20])
 
 
 def test_a_bar_is_true_to_an_eighth_of_a_cell() -> None:

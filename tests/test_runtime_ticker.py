@@ -128,3 +128,25 @@ def test_what_cannot_be_is_refused_by_name(ticker: Ticker, push, named: str) -> 
 def test_stepping_before_anything_was_pushed_says_so() -> None:
     with pytest.raises(StreamError, match="start"):
         Ticker(TickConfig()).cut()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (Word("", 0.0, 0.1), "has no text"),
+        (Word("  ", 0.0, 0.1), "has no text"),
+        (Word("one", 0.3, 0.1), "ends at 0.1 s, before it starts at 0.3 s"),
+        (Word("one", 0.0, 0.1, -0.1), "has confidence -0.1; give 0 to 1"),
+        (Word("one", 0.0, 0.1, 1.01), "has confidence 1.01"),
+        (Word("one", 0.0, 0.1, math.nan), "has confidence nan"),
+    ],
+)
+def test_a_word_that_no_recogniser_says_is_refused(ticker: Ticker, word: Word, said: str) -> None:
+    with pytest.raises(StreamError, match=said):
+        ticker.push_word(word)
+    assert ticker.cut().words == ()
+
+
+def test_a_word_of_no_length_is_a_word(ticker: Ticker) -> None:
+    ticker.push_word(Word("one", 0.1, 0.1, 0.0))
+    assert len(ticker.cut().words) == 1

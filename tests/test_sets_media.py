@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from clips import find_in, make_clip, noise
 
+from clcr_edge.data.sets import load
 from clcr_edge.data.sets.cache import ClipCache, Source
 from clcr_edge.data.sets.decode import Decoded, MediaConfig, Span, decode
 from clcr_edge.errors import ConfigError, DataError, SourceError
@@ -230,6 +231,12 @@ def test_faults_come_back_in_place(film: Path, tmp_path: Path) -> None:
     assert "bad.mp4" in str(found[0])
     assert "gone.mp4" in str(found[2])
     assert not (tmp_path / ".clcr-edge-cache").exists()
+
+
+def test_a_root_that_holds_nothing_is_left_as_it_was(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="crema-d: found no sample at all; see if --root is the right folder"):
+        load("crema-d", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:

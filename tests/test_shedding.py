@@ -125,7 +125,7 @@ class TestLive:
         feed = LiveFeed(None, None, threading.Event(), tick_s=TICK_S)
         shedding = Shedding(ladder.costs, TICK_S, settings)
         seen: list[tuple[int, int]] = []
-        with Pipeline(Session(engine, ladder), feed, None, Listener(on_notice=notices.append), shedding) as pipeline:
+        with Pipeline(Session(engine, ladder), feed, None, Listener(on_notice=notices.append), shedding=shedding) as pipeline:
             begun_s = time.monotonic()
             for p in pipeline:
                 seen.append((p.tick, p.rung))

@@ -203,6 +203,21 @@ def test_tensorrt_is_built_verified_stored_and_then_run(bundle: Bundle, monkeypa
     assert alone.stdout.endswith("OnnxEngine\n")
 
 
+@pytest.mark.parametrize(
+    "content", [b"\x00\xff garbage", b"schema = [", b"schema = 99\n[verified]", b"schema = 1\nverified = 3"]
+)
+def test_a_record_that_cannot_be_read_is_told_and_not_followed(bundle: Bundle, content: bytes) -> None:
+    (bundle.path / "device.toml").write_bytes(content)
+    told: list[str] = []
+    assert open_engine(bundle, None, None, told.append).precision == "fp32"
+    assert len(told) == 1
+    assert "device.toml: not readable (" in told[0]
+    assert "\n" not in told[0]
+    (bundle.path / "device.toml").unlink()
+    open_engine(bundle, None, None, told.append)
+    assert len(told) == 1, "no record is nothing to tell"
+
+
 def test_what_the_export_found_too_inaccurate_is_not_chosen(bundle: Bundle, tmp_path: Path) -> None:
     def fill(folder: Path) -> dict[str, object]:
         for name in ("step.fp32.onnx", "step.int8.onnx", "step.trt-fp16.onnx"):

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from clcr_edge.calibration.recorder import RecordingEngine
     from clcr_edge.config import StudentConfig
     from clcr_edge.runtime.pipeline import Pipeline
+    from clcr_edge.runtime.sources import Plan
 
 _LONGEST_S = 600.0
 
 
 def calibrate(
     model: Annotated[
-        Path | None, typer.Argument(help="Bundle or checkpoint to record for [default: the shipped one, or one in ./out]")
+        Path | None, typer.Argument(help="Bundle or checkpoint to record for [default: the student that ships, as for export]")
     ] = None,
     record: Annotated[float, typer.Option(metavar="S", help="Seconds to record, 10 to 600.")] = 60.0,
     camera: Annotated[str | None, typer.Option(metavar="SRC", help="Index, device name, URL or file [default: 0]")] = None,
@@ -40,6 +41,7 @@ def calibrate(
     from clcr_edge.calibration.recorded import LEAST_TICKS, CalibrationWriter, bytes_per_tick
     from clcr_edge.calibration.recorder import RecordingEngine
     from clcr_edge.runtime.feed import Listener
+    from clcr_edge.runtime.media_file import MediaFile
     from clcr_edge.runtime.opening import open_pipeline
     from clcr_edge.runtime.quiet import c_stderr_silenced
     from clcr_edge.runtime.session import Session
@@ -48,21 +50,19 @@ def calibrate(
     if not (math.isfinite(record) and 10.0 <= record <= _LONGEST_S):
         raise UsageError(f"--record {record:g}: give 10 to {_LONGEST_S:.0f} seconds")
     plan = plan_sources(camera, None if mic == "default" else mic)
+    for source in (plan.camera, plan.mic):
+        if source is not None and source.path is not None:
+            MediaFile(source.path, video=False, audio=False).close()  # a bad file is named, before what it leaves missing is
     if plan.camera is None or plan.mic is None:
         raise UsageError(f"{plan}: calibration needs pictures and sound; give --camera and --mic")
     config = _config(model)
     ticks = math.ceil(record * config.tick.rate_hz - 1e-6)
-    size, limit = config.tick.image_size, ticks * bytes_per_tick(config) / 1e6
-    _note(f"recording {record:g} s from {plan} into {out}, at most {limit:.1f} MB")
-    _note(
-        f"kept: {size} x {size} grey pictures (faces can be recognised), filter-bank energies (speech could be rebuilt in "
-        "part), hashes of words; not kept: sound, colour, text. Nothing is sent; keep the folder private"
-    )
     with c_stderr_silenced(), CalibrationWriter(out, config) as writer:
         engine = RecordingEngine(config, writer)
         speech = _speech(plan, stt_model, no_stt, _note)
         listener = Listener(on_notice=_note)
         pipeline = open_pipeline(Session(engine), plan, speech=speech, listener=listener, fast=not plan.is_live)
+        _announce(config, record, ticks * bytes_per_tick(config) / 1e6, plan, out)
         _record(pipeline, engine, ticks, config.tick.rate_hz)
         media = engine.media
         if media.ticks < LEAST_TICKS:
@@ -74,9 +74,21 @@ def calibrate(
         frames, sounds = media.counts.values()
         about = {"source": str(plan), "ticks_with_picture": frames, "ticks_with_sound": sounds, "words": media.words}
         written = writer.finish(about)
+    if media.ticks < ticks:
+        _note(f"{plan} ended after {media.ticks * config.tick.seconds:.1f} s; {record:g} s were asked for")
     typer.echo(
         f"wrote {out}: {media.ticks} ticks, {frames} with a picture, {sounds} with sound, {media.words} words, "
         f"{written / 1e6:.1f} MB; use it with: clcr-edge export --int8 --calibration {out}"
+    )
+
+
+def _announce(config: StudentConfig, record_s: float, limit_mb: float, plan: Plan, out: Path) -> None:
+    """What will be kept: said once all is open, and before the first tick is."""
+    size = config.tick.image_size
+    _note(f"recording {record_s:g} s from {plan} into {out}, at most {limit_mb:.1f} MB")
+    _note(
+        f"kept: {size} x {size} grey pictures (faces can be recognised), filter-bank energies (speech could be rebuilt in "
+        "part), hashes of words; not kept: sound, colour, text. Nothing is sent; keep the folder private"
     )
 
 
@@ -85,9 +97,9 @@ def _config(path: Path | None) -> StudentConfig:
     from clcr_edge import toml_io
     from clcr_edge.config import StudentConfig, from_table
     from clcr_edge.errors import ConfigError
-    from clcr_edge.runtime.assets import default_bundle
+    from clcr_edge.runtime.assets import default_bundle, shipped
 
-    root = path or default_bundle()
+    root = path or shipped("digits-student") or default_bundle()
     student = root / "student.toml"
     if not student.is_file():
         return bundles.read(root).config

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from clcr_edge import bundle as bundles
-from clcr_edge.errors import MissingPartError, UsageError
+from clcr_edge.errors import BundleError, MissingPartError
 
 _NOT_MEANT = "cpu graph: not meant for TensorRT"
 
@@ -25,7 +25,7 @@ def check(
     except ModuleNotFoundError as e:
         raise MissingPartError(f"{e.name} is not installed; `check` needs: pip install onnx") from None
     if not target.exists():
-        raise UsageError(f"{target}: no such bundle or ONNX file")
+        raise BundleError(f"{target}: no such bundle or ONNX file")
     graphs = _graphs(target)
     if as_json:
         typer.echo(json.dumps({"target": str(target), "graphs": graphs}))

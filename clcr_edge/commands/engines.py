@@ -30,7 +30,7 @@ def open_engine(bundle: Bundle, name: EngineName | None, precision: str | None, 
     from clcr_edge.runtime.device_record import read_verified
     from clcr_edge.runtime.onnx_engine import OnnxEngine
 
-    verified = read_verified(bundle)
+    verified = read_verified(bundle, note)
     if name is EngineName.tensorrt:
         return _tensorrt(bundle, precision, verified.get(name.value), note)
     if name is None and precision is None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clcr_edge import bundle as bundles
 from clcr_edge.commands.train import missing_train
 from clcr_edge.errors import ExportError, UsageError
+from clcr_edge.outputs import check_folder
 from clcr_edge.runtime.assets import shipped
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ def export(
         )
     if sensitivity_ticks < 1:
         raise UsageError(f"--sensitivity-ticks {sensitivity_ticks}: give at least 1, or --no-sensitivity")
+    bundles.check_target(out)
+    check_folder(out.parent, str(out))  # a bundle is written beside its place
     try:
         from clcr_edge.calibration.folder import calibration_set
         from clcr_edge.calibration.sets import digits_sets, own_sets

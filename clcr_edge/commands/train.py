@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clcr_edge.errors import MissingPartError, UsageError
+from clcr_edge.outputs import check_folder
 
 if TYPE_CHECKING:
     from clcr_edge.train.evaluate import Streamed
@@ -79,6 +80,7 @@ def train(
         return
     if name != "digits":
         raise UsageError(f"nothing called {name!r} can be trained; choose digits, {', '.join(NAMES)}")
+    check_folder(out)
     try:
         from clcr_edge.train.digits import Recipe, train_digits
         from clcr_edge.train.digits_teacher import train_digits_teacher
@@ -107,6 +109,7 @@ def train(
 
 
 def _train_set(name: str, root: Path, out: Path, config: Path | None, seed: int) -> None:
+    check_folder(out)
     try:
         from clcr_edge.train.parallel import training_group
         from clcr_edge.train.set_training import train_set

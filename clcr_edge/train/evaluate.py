@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from clcr_edge.data.conditions import Conditions
 from clcr_edge.data.seen import Seen
 from clcr_edge.data.streams import Event, Stream, make_stream, negative_stream
 from clcr_edge.data.synthetic import synthetic_bank, with_other_speech
+from clcr_edge.errors import ClcrEdgeError
 from clcr_edge.runtime.engine import Engine
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.train.memory import keep_memory
@@ -229,10 +231,16 @@ class Evaluation:
         return count_false_events(streams, NONE)
 
     def _in_order(self, job: Callable[[int], Judged]) -> Iterator[Judged]:
-        """Results 0, 1, 2, ... with a few made ahead."""
-        ahead = [self._pool.submit(job, i) for i in range(self.jobs + 1)]
-        index = len(ahead)
-        while True:
-            yield ahead.pop(0).result()
-            ahead.append(self._pool.submit(job, index))
-            index += 1
+        """Results 0, 1, 2, ... with a few made ahead. Raises `ClcrEdgeError` if a process was ended from outside."""
+        try:
+            ahead = [self._pool.submit(job, i) for i in range(self.jobs + 1)]
+            index = len(ahead)
+            while True:
+                yield ahead.pop(0).result()
+                ahead.append(self._pool.submit(job, index))
+                index += 1
+        except BrokenProcessPool:
+            raise ClcrEdgeError(
+                f"one of {self.jobs} processes of the evaluation was ended from outside, or could not start (out of memory?); "
+                "nothing was scored. Try again with fewer --jobs"
+            ) from None

@@ -12,6 +12,8 @@ from clcr_edge.train.evaluate import Subject
 
 def open_subject(path: Path, precision: str | None = None) -> tuple[Subject, Seen | None]:
     """The step graph of a bundle or a checkpoint, and what its training saw (None where it does not say)."""
+    if precision is not None:
+        bundles.check_precision(precision)
     seen = Seen.load(path / FILE) if (path / FILE).is_file() else None
     if (path / bundles.MANIFEST).is_file():
         bundle = bundles.read(path)

@@ -21,7 +21,8 @@ import numpy as np
 from clcr_edge.data.sets.decode import Decoded, MediaConfig, Span, decode
 from clcr_edge.data.sets.paths import CACHE_FOLDER
 from clcr_edge.data.sets.sample import Clip
-from clcr_edge.errors import DataError, SourceError
+from clcr_edge.errors import DataError, OutputError, SourceError
+from clcr_edge.outputs import check_folder
 
 _VERSION = 1  # raise it when decoding changes
 Progress = Callable[[int, int], None]
@@ -58,11 +59,10 @@ class ClipCache:
         self.folder = root / CACHE_FOLDER if folder is None else folder
         self.config = config
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
-        except OSError as e:
-            raise DataError(f"{self.folder}: no clips can be kept there ({e.strerror}); name another cache folder") from None
+            # Made with the first clip, so that a mistyped root is left as it was.
+            check_folder(self.folder, remedy="name another cache folder")
+        except OutputError as e:
+            raise DataError(str(e)) from None
 
     def path_of(self, source: Source) -> Path:
         """Where a clip lies or would lie; `DataError` if a file is not there."""
@@ -158,7 +158,7 @@ class ClipCache:
 
     def _save(self, path: Path, decoded: Decoded) -> None:
         try:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
             try:
                 with os.fdopen(handle, "wb") as out:

@@ -35,6 +35,8 @@ class Report:
     def __post_init__(self) -> None:
         # A sample that is neither read nor refused was lost on the way: our mistake, not the user's.
         assert self.listed == self.read + len(self.refused), (self.listed, self.read, len(self.refused))
+        if not self.listed:
+            raise DataError(f"{self.name}: found no sample at all; see if --root is the right folder")
         if not self.read:
             why = f"; the first: {self.refused[0]}" if self.refused else ""
             raise DataError(f"{self.name}: none of {self.listed} samples can be read{why}; see if --root is the right folder")
