@@ -37,7 +37,7 @@ def test_a_quiet_network_is_left_as_it_is() -> None:
 
 def test_the_bias_has_an_end() -> None:
     point = choose_bias([quiet([5.0, 5.0, 5.0])], target=1.5)
-    assert (point.none_bias, point.after) == (2.0, 3.0)
+    assert (point.none_bias, point.after) == (1.0, 3.0)
 
 
 def test_it_is_added_to_the_none_logit_and_nothing_else() -> None:
