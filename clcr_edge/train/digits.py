@@ -55,7 +55,7 @@ class Recipe:
     words: int = 96
     word_predict: int = 4
     word_lr: float = 3e-3
-    steps: int = 900
+    steps: int = 1_500
     streams: int = 9
     seconds: float = 8.0
     predict: int = 40
