@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from clcr_edge.cli import app  # noqa: E402
-from clcr_edge.errors import BundleError, UsageError  # noqa: E402
+from clcr_edge.errors import BundleError  # noqa: E402
 from clcr_edge.export.rules.check import RULES, findings  # noqa: E402
 from clcr_edge.export.rules.load import load  # noqa: E402
 
@@ -362,11 +362,11 @@ class TestCommand:
         assert [f["rule"] for f in graph["findings"]] == ["nonzero-zero-point"]
         assert set(graph["findings"][0]) == {"rule", "unit", "node", "problem", "remedy"}
 
-    def test_a_wrong_call_is_exit_code_2(self, tmp_path: Path) -> None:
+    def test_a_wrong_call_is_exit_code_2_and_what_is_not_there_1(self, tmp_path: Path) -> None:
         assert CliRunner().invoke(app, ["check"]).exit_code == 2
         done = CliRunner().invoke(app, ["check", str(tmp_path / "nothing.onnx")])
-        assert isinstance(done.exception, UsageError)
-        assert done.exception.exit_code == 2
+        assert isinstance(done.exception, BundleError)
+        assert done.exception.exit_code == 1
 
 
 @pytest.mark.parametrize("damage", ["noise", "cut", "empty", "outside"])

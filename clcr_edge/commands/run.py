@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -88,32 +89,28 @@ def run(
         from clcr_edge.runtime.recorder import check_free
 
         check_free(record)
-    with c_stderr_silenced():
+    with c_stderr_silenced(), ExitStack() as closing:
         loaded = bundles.read(bundle or default_bundle())
         opened = open_engine(loaded, engine, precision, _note)
+        meter, server = _serve(address, loaded.path.name, opened)
+        if server is not None:
+            closing.callback(server.close)
         with doing_without(plan):
             tuning = live_tuning(plan, camera_latency, mic_channel, opened.config.tick.hold_frame_s)
         sink = _sink(as_json, f"{loaded.path.name}  {opened.precision}  {plan}")
-        meter, server = _serve(address, loaded.path.name, opened)
         listener = Listener(on_notice=getattr(sink, "notice", _note))
-        recorder = None if record is None else _recorder(record, loaded, opened, listener.on_notice, fast)
-        try:
-            speech = _speech(plan, stt_model, no_stt, listener.on_notice)
-            heard = listener if recorder is None else recorder.listening(listener)
-            session = Session(opened, open_ladder(loaded, opened) if plan.is_live and not no_shedding else None)
-            with doing_without(plan):
-                pipeline = open_pipeline(session, plan, speech=speech, listener=heard, fast=fast, tuning=tuning)
-            if meter is not None:
-                meter.attach(pipeline)
-            ticks = None if duration is None else math.ceil(duration * opened.config.tick.rate_hz - 1e-6)
-            _loop(pipeline, sink, ticks, meter)
-        finally:
-            if server is not None:
-                server.close()
-            if recorder is not None:
-                recorder.close()
-                if recorder.seconds:
-                    _note(recorder.line)
+        speech = _speech(plan, stt_model, no_stt, listener.on_notice)
+        if record is not None:
+            recorder = _recorder(record, loaded, opened, listener.on_notice, fast)
+            closing.callback(_finish, recorder)
+            listener = recorder.listening(listener)
+        session = Session(opened, open_ladder(loaded, opened) if plan.is_live and not no_shedding else None)
+        with doing_without(plan):
+            pipeline = open_pipeline(session, plan, speech=speech, listener=listener, fast=fast, tuning=tuning)
+        if meter is not None:
+            meter.attach(pipeline)
+        ticks = None if duration is None else math.ceil(duration * opened.config.tick.rate_hz - 1e-6)
+        _loop(pipeline, sink, ticks, meter)
 
 
 def _note(text: str) -> None:
@@ -125,6 +122,12 @@ def _recorder(folder: Path, bundle: Bundle, engine: Engine, notice: Callable[[st
     from clcr_edge.runtime.recorder import Recorder
 
     return Recorder(folder, about(bundle, engine), notice, patient=fast)
+
+
+def _finish(recorder: Recorder) -> None:
+    recorder.close()
+    if recorder.seconds:
+        _note(recorder.line)
 def _metrics_address(text: str | None) -> tuple[str, int] | None:
     if text is None:
         return None
