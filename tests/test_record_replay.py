@@ -31,6 +31,7 @@ from clcr_edge.packets import AudioChunk, Prediction, VideoFrame, Word
 from clcr_edge.runtime import recorder as recorder_module
 from clcr_edge.runtime.feed import Batch, Listener
 from clcr_edge.runtime.health import SourceHealth
+from clcr_edge.runtime.ladder import Ladder, Rung
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.runtime.pipeline import Pipeline
 from clcr_edge.runtime.recorded_pictures import luma_of
@@ -38,6 +39,7 @@ from clcr_edge.runtime.recorder import Recorder
 from clcr_edge.runtime.recording import Recording
 from clcr_edge.runtime.replaying import OF_THE_DEVICE, REPLAYED, Compared, Difference, replay_recording
 from clcr_edge.runtime.session import Session
+from clcr_edge.runtime.shedding import Shedding
 from clcr_edge.runtime.source_state import SourceState
 
 COMMAND = [sys.executable, "-m", "clcr_edge"]
@@ -153,6 +155,34 @@ def record(
 
 def replayed(folder: Path, engine: OnnxEngine) -> list[Compared]:
     return list(replay_recording(Recording(folder), Session(engine)))
+
+
+class UpAndDown(Shedding):
+    """A load that comes and goes by the tick, whatever the machine does."""
+
+    count = 0
+
+    def observe(self, busy_s: float) -> int:
+        self.count += 1
+        return (0, 0, 1, 2, 2, 1, 0)[self.count // 6 % 7]
+
+
+def test_a_run_that_shed_is_replayed_rung_by_rung_with_the_ticks_it_passed_over(
+    bundle: bundles.Bundle, engine: OnnxEngine, tmp_path: Path
+) -> None:
+    ladder = Ladder(engine, (Rung("half-rate", tick_every=2, saving=0.5), Rung("quarter-rate", tick_every=4, saving=0.75)), {})
+    recorder = Recorder(tmp_path / "r", about(bundle, engine), print)
+    listener, shedding = recorder.listening(Listener()), UpAndDown(ladder.costs, 0.04)
+    pipeline = Pipeline(Session(engine, ladder), OddFeed(90), OddSpeech(), listener, shedding=shedding)
+    predictions = list(pipeline)
+    recorder.close()
+    assert {p.rung for p in predictions} == {0, 1, 2}
+    assert pipeline.summary.ticks_skipped > 10
+    ticks = list(replay_recording(Recording(tmp_path / "r"), Session(engine, ladder)))
+    assert [t.prediction.tick for t in ticks] == [p.tick for p in predictions]
+    assert all(t.identical for t in ticks)
+    assert [t.prediction.rung for t in ticks] == [p.rung for p in predictions]
+
 
 
 @pytest.fixture(scope="module")
