@@ -20,6 +20,8 @@ _ROWS = 13
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _COLOURS = {"language": "yellow", "vision": "cyan", "audio": "magenta"}
 _SHORT = {"language": "lang.", "vision": "vision", "audio": "audio"}
+_SOURCES = {Modality.LANGUAGE: "speech", Modality.VISION: "camera", Modality.AUDIO: "microphone"}
+_SHORT_STATES = {"degraded": "degr.", "reconnecting": "reopens"}
 
 
 def bar(share: float, width: int, colour: str) -> Text:
@@ -28,6 +30,13 @@ def bar(share: float, width: int, colour: str) -> Text:
     whole, part = divmod(eighths, 8)
     text = "█" * whole + (_EIGHTHS[part] if part else "")
     return Text(text.ljust(width), style=colour, no_wrap=True)
+
+
+def _state_or_age(state: str, age_s: float | None) -> Text:
+    """How old the newest of a modality is; in its place, what is wrong with its source."""
+    if state in ("live", "starting"):
+        return Text("   none" if age_s is None else _age(age_s))
+    return Text(f"{_SHORT_STATES.get(state, state):>7}", style="bold red")
 
 
 class TerminalView:
@@ -112,7 +121,7 @@ class TerminalView:
                 bar(weight, 12, _COLOURS[m.key]),
                 Text(f"{weight:4.2f}"),
                 Text(f"{p.private_gates[m.key]:4.2f}"),
-                Text("   none" if age is None else _age(age)),
+                _state_or_age(p.sources.get(_SOURCES[m], "live"), age),
             )
         levels = Table.grid(padding=(0, 1))
         heads = [Text(f"{_SHORT[m.key]:>6}", style=_COLOURS[m.key]) for m in Modality]
@@ -132,7 +141,7 @@ class TerminalView:
             levels,
             Text(),
             Text(f"step  last {p.latency_ms:.1f} ms, median {median(self._latencies or [0.0]):.1f} ms").append(
-                f"   shedding: rung {p.rung}" if p.rung else "", style="bold red"
+                f"   rung {p.rung}" if p.rung else "", style="bold red"
             ),
             Text(_clocks(p), no_wrap=True),
         )

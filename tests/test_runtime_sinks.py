@@ -140,3 +140,13 @@ def test_the_view_gives_the_terminal_back() -> None:
     view.close()
     assert "\x1b[?1049h" in out.getvalue()
     assert out.getvalue().rstrip().endswith("\x1b[?25h") or "\x1b[?1049l" in out.getvalue()
+
+
+def test_the_terminal_says_what_is_wrong_with_a_source_and_stays_whole_under_load() -> None:
+    console = Console(width=80, height=24, force_terminal=True, color_system=None, file=io.StringIO())
+    shown = prediction(sources={"camera": "reconnecting", "microphone": "stalled"}, rung=3)
+    text = "\n".join(painted(TerminalView(console, "bundle"), console, shown))
+    assert "reopens" in text
+    assert "stalled" in text
+    assert "rung 3" in text
+    assert "frame 12" in text, "the line of clocks was pushed out"
