@@ -79,7 +79,7 @@ def substitute(text: str, rng: np.random.Generator) -> str:
 
 
 def _confidence(right: bool, rng: np.random.Generator) -> float:
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         return 1.0  # recognisers are often sure, right or wrong
     return float(rng.beta(8.0, 1.5) if right else rng.beta(4.0, 2.5))
 
@@ -96,13 +96,9 @@ def hear(spoken: list[Spoken], word_error_rate: float, ticks: int, rng: np.rando
     def arrives(source: int, text: str, start_s: float, end_s: float, right: bool) -> None:
         start_s = max(start_s + rng.normal(0.0, 0.02), 0.0)
         end_s = max(end_s + rng.normal(0.0, 0.02), start_s + 0.05)
-        tick = int((end_s + delay_s()) * 25)
+        tick = int((end_s + rng.uniform(0.05, 0.8)) * 25)
         if tick < ticks:
             heard.append(Heard(tick, Word(text, float(start_s), float(end_s), _confidence(right, rng)), source, right))
-
-    def delay_s() -> float:
-        """Half as the recogniser that ships (`benchmarks/word_latency.py`: p50 0.63 s, p90 0.69 s), half as others may be."""
-        return float(np.clip(rng.normal(0.635, 0.03), 0.55, 0.8) if rng.random() < 0.5 else rng.uniform(0.05, 0.8))
 
     for source, said in enumerate(spoken):
         if said.text is None:
