@@ -183,10 +183,13 @@ def test_any_rate_and_number_of_channels(
     plug(sound, rate_hz, channels)
     count = len(channels.split(","))
     played = np.stack([noise(1.2, rate_hz, seed=k) for k in range(count)], axis=1)
-    got = hear(sound, tmp_path, played, rate_hz, channels, pick)
     expected = played[:, int(pick[0])] if pick else played.mean(axis=1)
     wanted = at_16_khz(expected, rate_hz)[1_600:-1_600]
-    at, correlation = find_in(got["samples"], wanted)
+    for _ in range(2):  # a server on a busy machine may lose a block of the recording's playing
+        got = hear(sound, tmp_path, played, rate_hz, channels, pick)
+        at, correlation = find_in(got["samples"], wanted)
+        if correlation > 0.998:
+            break
     assert correlation > 0.998
     heard = got["samples"][at : at + len(wanted)]
     assert float(heard @ wanted / (wanted @ wanted)) == pytest.approx(1.0, abs=0.02)  # as loud as it was
