@@ -87,7 +87,9 @@ class ModelConfig:
 
     width: common width d of the level tokens. rank_shared, rank_private: dimensions of the shared and private
     subspaces; their sum may not exceed the width, because the bases are jointly orthonormal. window: tokens kept per
-    level and modality. strides: ticks per vision/audio token at the shallow, mid and deep level. vision_channels:
+    level and modality. word_ticks: a word is seen on every level for at least so long (the window of words is filled by
+    words, not by time; recognisers tell one up to 0.8 s after its end). strides: ticks per vision/audio token at the shallow,
+    mid and deep level. vision_channels:
     (channels, kernel, stride) of the frame CNN's convolutions, padded by 1. audio_context: fbank frames of the past that
     the audio front end sees beside the tick's own. embedding_width: width of the n-gram embeddings. hidden: width of the head.
     """
@@ -96,6 +98,7 @@ class ModelConfig:
     rank_shared: int = 24
     rank_private: int = 24
     window: int = 16
+    word_ticks: int = 25
     strides: tuple[int, int, int] = (1, 2, 4)
     vision_channels: tuple[tuple[int, int, int], ...] = ((32, 6, 4), (48, 3, 2), (64, 3, 1), (96, 3, 2), (96, 3, 1))
     audio_channels: int = 24
@@ -112,6 +115,7 @@ class ModelConfig:
             f"jointly orthonormal bases need at most width = {self.width} dimensions",
         )
         _require(4 <= self.window <= 64, "window", self.window, "use 4 to 64 tokens per level")
+        _require(1 <= self.word_ticks <= 1_000, "word_ticks", self.word_ticks, "use 1 to 1000 ticks")
         _require(
             self.strides[0] == 1 and all(b % a == 0 and b > a for a, b in zip(self.strides, self.strides[1:], strict=False)),
             "strides",
@@ -165,7 +169,7 @@ class StudentConfig:
     def word_memory(self) -> int:
         """Ticks after which a word has left every window, however few came since. A word's token also knows the three words
         before it, whatever their age: three words after a hole still differ."""
-        return self.model.window * self.model.strides[-1]
+        return max(self.model.window * self.model.strides[-1], self.model.word_ticks)
 
 
 def _look_back(model: ModelConfig) -> int:

@@ -128,7 +128,7 @@ class StepGraph(nn.Module):
         strides = torch.tensor(self.strides).float()
         # Age of a media token = slot * stride + phase; of a word, its own.
         self._keep("slot_age", (slots * strides[:, None]).unsqueeze(1).expand(-1, 2, -1))
-        self._keep("expiry", strides[:, None] * width)
+        self._keep("expiry", (strides[:, None] * width).clamp_min(config.model.word_ticks))
         back = torch.arange(self.strides[-1] - 1, -1, -1)
         self._keep("token_ticks", (back < strides[:, None]).float().unsqueeze(1))  # [L, 1, stride_deep]
         self._keep("slot", torch.arange(width, dtype=torch.int32))

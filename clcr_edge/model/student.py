@@ -169,7 +169,7 @@ class Student(nn.Module):
                 made = self.tokens(features.levels[modality][level], level, modality, bases)
                 if modality is Modality.LANGUAGE:
                     index, valid, age = _word_window(batch, ticks, slots)
-                    valid = valid & (age < width * stride)
+                    valid = valid & (age < max(width * stride, config.word_ticks))
                 else:
                     present = batch.vision if modality is Modality.VISION else batch.audio
                     index, valid, age = _media_window(present, ticks, slots, stride)
