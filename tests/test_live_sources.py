@@ -259,7 +259,8 @@ class FlashServer(CameraServer):
     def _serve(self, client: socket.socket, up: threading.Event) -> None:
         import cv2
 
-        begun = time.monotonic()
+        # Every address shows the same instants: then what a frame is too coarse to tell is the same for all of them.
+        begun = np.ceil(time.monotonic() * self.fps) / self.fps
         with suppress(OSError):
             asked = client.recv(4096).split()[1].decode()
             late_s = int(asked.rpartition("/")[2]) / 1e3
@@ -312,7 +313,10 @@ def test_sync_measures_a_late_camera_and_run_takes_it_off(sound: SoundServer, tm
         assert prompt["events"] >= 6
         assert prompt["kind"] == late["kind"] == "flash"
         assert prompt["offset_ms"] == pytest.approx(0, abs=80)  # the player begins when it begins
-        assert late["offset_ms"] - prompt["offset_ms"] == pytest.approx(150, abs=12)
+        # Each says its doubt, of one standard deviation: the gate of a busy machine may not fail on two of them.
+        doubt_ms = np.hypot(late["doubt_ms"], prompt["doubt_ms"])
+        assert doubt_ms < 8
+        assert late["offset_ms"] - prompt["offset_ms"] == pytest.approx(150, abs=4 * max(doubt_ms, 3))
         assert late["spread_ms"] < 20
         run = [*command, "run", str(proof_bundle), "--camera", urls[1], "--no-stt", "--json", "--duration", "2"]
         done = subprocess.run(run, env=env, capture_output=True, text=True, check=False, timeout=60)
