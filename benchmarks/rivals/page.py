@@ -89,19 +89,21 @@ def _continual(result: dict[str, Any]) -> str:
 def page(result: dict[str, Any]) -> str:
     """Markdown of a result of `benchmarks/step_speed.py`."""
     reach = result["reach_ticks"]
+    # A result whose shortcomings are known says so in itself: "provisional" is written into the JSON by hand.
+    caution = f"**Provisional**: {result['provisional']}.\n\n" if "provisional" in result else ""
     return f"""# Speed of the streaming step
 
-{result["machine"]}, one thread, fp32, student of {result["student"]["window"]} tokens a window ({result["weights"]} weights) at strides
+{caution}{result["machine"]}, one thread, fp32, student of {result["student"]["window"]} tokens a window ({result["weights"]} weights) at strides
 {result["student"]["strides"]}. Made by
 
 ```sh
-pip install --no-deps --target /tmp/continual continual-inference
+pip install --no-deps --target out/continual continual-inference
 clcr-edge export --out out/digits-bundle
-python benchmarks/step_speed.py out/digits-bundle --continual /tmp/continual
+python benchmarks/step_speed.py out/digits-bundle --continual out/continual
 ```
 
 All rivals run in one process in turn, read the same ticks and are held to the step's outputs within 1e-4 at every tick; the
-figures are per tick, n = {result["ticks_per_rival"]} each. "Times ours" is the median over {result["rounds"]} rounds of the rival's median tick over ours in the same
+figures are per tick, n = {result["ticks_per_rival"]} each. "Times ours" is the median over {result["rounds"]} rounds of the rival's {result.get("ratio_of", "median")} tick over ours in the same
 round: the machine is shared, so trust the ratios, not the microseconds.
 
 {_aims(result)}

@@ -7,7 +7,7 @@ digit are rare. Test data has no part in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ from clcr_edge.train.metrics import count_false_events
 TARGET_PER_MINUTE = 1.5  # below the aim of 2, because the voices to come are not those of validation
 MINUTES = 12
 _SEED = 31_000
-# More than this costs events under heavy noise: 2.0 took 8 points there in validation, 1.0 took one.
+# More than this costs events under heavy noise, in validation: benchmarks/operating_point.py shows what each bias takes.
 _STEP, _MOST = 0.125, 1.0
 
 LogProbs = npt.NDArray[np.float64]
@@ -66,13 +66,17 @@ def set_operating_point(student: Student, held: DigitBank, minutes: int = MINUTE
     held: the validation part of a bank of real digits; words that are no digits come from the project's calibration part.
     """
     engine = OnnxEngine(export_step(student.eval()).SerializeToString(), student.config, "fp32")
-    bank = with_other_speech(held, "val")
-    point = choose_bias(log_probs(engine, negative_stream(60.0, _SEED + k, bank)) for k in range(minutes))
+    point = choose_bias(log_probs(engine, stream) for stream in quiet_streams(with_other_speech(held, "val"), minutes))
     last = student.inter_cad.head[-1]
     assert isinstance(last, nn.Linear)
     with no_grad():
         last.bias[NONE] += point.none_bias
     return point
+
+
+def quiet_streams(bank: DigitBank, minutes: int = MINUTES) -> Iterator[Stream]:
+    """The streams that the bias is set by: `minutes` of a minute each, without any digit."""
+    return (negative_stream(60.0, _SEED + k, bank) for k in range(minutes))
 
 
 def log_probs(engine: Engine, stream: Stream) -> LogProbs:
