@@ -225,13 +225,13 @@ def main(
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    docs.write_text(_page(result), "utf-8")
-    print(_page(result))
+    docs.write_text(page(result), "utf-8")
+    print(page(result))
     grows = line["per_100_000_ticks"] > max(3 * line["standard_error"], 0.2 * line["mean_of_peaks"])
     raise typer.Exit(1 if error.max() > _LIMIT or grows else 0)
 
 
-def _page(r: dict[str, Any]) -> str:
+def page(r: dict[str, Any]) -> str:
     line = r["growth_of_peaks"]
     tenths = zip(r["largest_per_tenth"], r["p99_per_tenth"], strict=True)
     rows = "".join(f"| {i + 1} | {a:.2e} | {b:.2e} |\n" for i, (a, b) in enumerate(tenths))
