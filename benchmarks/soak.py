@@ -168,7 +168,7 @@ def soak(bundle: Path, minutes: float, server: SoundServer, camera_url: str, spe
 def memory_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Resident memory once it has settled: the highest of each half, and the slope of a straight line through it.
 
-    Halves, because Vosk keeps the features of up to ten minutes and then lets go of them (1.3 MB a minute, up and down like a
+    Halves, because Vosk keeps the features of up to ten minutes and then lets go of them (up and down like a
     saw): only a run of forty minutes or more has whole teeth in both.
     """
     settled = rows[int(len(rows) * _SETTLED) :]

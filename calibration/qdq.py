@@ -1,8 +1,9 @@
 """Puts static Q/DQ pairs around chosen convolutions of a step graph, for CPUs.
 
 Activations unsigned 8 bit with a zero point, weights signed 8 bit per output channel, bias 32 bit: what ONNX Runtime fuses
-to one integer convolution (symmetric signed activations ran at 0.4x of fp32 here; see the facts on performance). Fusion's own
-matrices, IntraCED, InterCAD and every state stay fp32: they are small, and Q/DQ made them slower and 32-50 % wrong.
+to one integer convolution (symmetric signed activations it computes slowly; `benchmarks/modelopt_int8.py` times such a graph).
+Fusion's own matrices, IntraCED, InterCAD and every state stay fp32: they are small, and every export measures what 8 bit would
+do to them (`calibration/probe.py`; report.html shows it).
 """
 
 from __future__ import annotations

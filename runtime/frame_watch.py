@@ -16,7 +16,7 @@ _SLOW = 0.45  # of the usual rate: below half, with room for a camera that halve
 _PAUSE = 3.0  # usual intervals between two frames
 _STILL_S = 3.0
 _LIVELY = 50  # pairs of unlike frames in a row that make a source one whose frames always differ
-_GRID = 16  # every 16th pixel: noise shows everywhere, and a look costs 10 us
+_GRID = 16  # every 16th pixel: noise shows everywhere, and a look costs little
 
 
 class FrameWatch:

@@ -1,7 +1,7 @@
 """Pictures of a recording: what the network can see of a frame, losslessly, in a file that any player shows.
 
 Kept is the luma of the centre square at the camera's own resolution: the network input of any student, of any image size, is
-made from exactly that, so a replay is exact; a third of the bytes and a quarter of the processor time of the colour frame; and
+made from exactly that, so a replay is exact; it costs a third of the time of the whole colour frame (docs/record_cost.md); and
 nothing is kept that no student could have used. Read back as R = G = B = luma, whose luma is the same number again
 (77 + 150 + 29 = 256). FFV1 keeps every bit; NUT puts each frame on the disk at once and needs no index, so a file that was cut
 off is good up to its end.

@@ -9,7 +9,7 @@ from clcr_edge.packets import Word
 
 UNKNOWN = frozenset({"[unk]", "<unk>", "[noise]", "<eps>"})
 # Vosk's partial results know where a word began at once (7 ms, median), but let its end grow in steps for half a second after
-# it. Once the end lies this far back, 98 % of ends are right to within 60 ms (benchmarks/word_latency.py).
+# it. Once the end lies this far back, 97 % of ends are right to within 60 ms (benchmarks/word_latency.py).
 SETTLED_S = 0.6
 
 

@@ -13,6 +13,7 @@ from clcr_edge.cli import app
 
 _ROOT = Path(__file__).resolve().parents[1]
 DOCS = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+CARDS = sorted((_ROOT / "clcr_edge" / "assets").rglob("*.md"))
 
 
 def commands(text: str) -> list[list[str]]:
@@ -23,7 +24,7 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line) for line in (*lines, *inline) if line.startswith("clcr-edge ")]
 
 
-@pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*DOCS, *CARDS], ids=lambda p: str(p.relative_to(_ROOT)))
 def test_documented_commands_and_options_exist(path: Path) -> None:
     group = get_command(app)
     known = {
@@ -31,12 +32,59 @@ def test_documented_commands_and_options_exist(path: Path) -> None:
         for name, command in group.commands.items()  # type: ignore[attr-defined]
     }
     found = commands(path.read_text("utf-8"))
-    assert found or path.name == "choices.md", "a document without a command is not about using it"
+    telling = found or path in CARDS or "python benchmarks/" in path.read_text("utf-8")
+    assert telling, "a document without a command is not about using it"
     for words in found:
         assert words[1] in known, " ".join(words)
         for word in words[2:]:
             if word.startswith("--"):
                 assert word in known[words[1]], f"{' '.join(words)}: no option {word}"
+
+
+PAGES = [*DOCS, *CARDS, _ROOT / "CHANGELOG.md"]
+
+
+def links(text: str) -> list[tuple[str, str]]:
+    """(target, anchor) of every link that leads to a file of ours or to a heading of the same page; code is left out."""
+    text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+    found = re.findall(r"\]\(([^)\s]+)\)", text)
+    return [(a, b) for a, _, b in (target.partition("#") for target in found) if "://" not in a and not a.startswith("mailto:")]
+
+
+def anchors(text: str) -> set[str]:
+    """The names of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(_ROOT)))
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    for target, anchor in links(path.read_text("utf-8")):
+        there = (path.parent / target).resolve() if target else path
+        assert there.exists(), f"{path.name} links {target}, which is not there"
+        assert not anchor or anchor in anchors(there.read_text("utf-8")), f"{path.name}: {target} has no heading #{anchor}"
+
+
+def test_every_page_is_reachable_from_the_readme() -> None:
+    reached, waiting = set[Path](), [_ROOT / "README.md"]
+    while waiting:
+        path = waiting.pop()
+        reached.add(path)
+        near = [(path.parent / target).resolve() for target, _ in links(path.read_text("utf-8")) if target.endswith(".md")]
+        waiting += [p for p in near if p not in reached]
+    assert set(DOCS) <= reached, f"no link leads to {', '.join(sorted(p.name for p in set(DOCS) - reached))}"
+
+
+def test_documents_name_no_folder_of_somebody_else_s_machine() -> None:
+    for path in PAGES:
+        found = re.findall(r"(?<![\w.])/(?:tmp|work|home|root|mnt)/[\w/.-]+", path.read_text("utf-8"))
+        assert not found, f"{path.name} names {found}"
+
+
+def test_links_and_anchors_are_found() -> None:
+    text = "# One thing, and `two`\n[a](x.md#one-thing-and-two) [b](https://x.y/z) `[c](no.md)`\n[d](#one-thing-and-two)"
+    assert links(text) == [("x.md", "one-thing-and-two"), ("", "one-thing-and-two")]
+    assert anchors(text) == {"one-thing-and-two"}
 
 
 def test_a_wrong_option_would_be_found() -> None:

@@ -31,8 +31,8 @@ class FrontShape(Protocol):
 class FrameEncoder(nn.Module):
     """A small dense-convolution CNN for one luma frame: float `[N, 1, S, S]` in 0..1 -> float `[N, d]` (or more channels).
 
-    Dense convolutions, not depthwise ones: INT8 pays on them (facts: 1.7x against 1.1x). The first goes to a quarter of the
-    size at once: at half size, activations of few channels cost more memory traffic than all that follows costs arithmetic.
+    Dense convolutions, not depthwise ones: INT8 pays on them. The first goes to a quarter of the size at once: at half size,
+    activations of few channels cost memory traffic.
     Each frame is standardised, so that light and camera gain are not features.
     """
 

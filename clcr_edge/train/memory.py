@@ -1,7 +1,7 @@
 """Keeps freed memory in the process, so that a training step does not pay for fresh pages again and again.
 
 A step allocates and frees hundreds of megabytes. glibc gives large blocks back to the kernel at once; on virtual machines whose
-memory is lazily backed, fetching them again was measured to cost ten times the computation (0.5 s against 5 s a step).
+memory is lazily backed, fetching them again can cost more than the computation.
 """
 
 from __future__ import annotations

@@ -1,0 +1,219 @@
+"""What the documents claim comes from a committed result, and what benchmarks write by themselves is what is committed."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS, RESULTS = ROOT / "benchmarks", ROOT / "benchmarks" / "results"
+CARDS = sorted((ROOT / "clcr_edge" / "assets").rglob("*.md"))
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *CARDS]
+SCRIPTS = [p for p in sorted(BENCHMARKS.glob("*.py")) if '__name__ == "__main__"' in p.read_text("utf-8")]
+VOICES = "digits_accuracy_known_voices"
+# A page, its result and the module whose `page` makes the one of the other.
+PAGES = {
+    "law_length": "law_length",
+    "operating_point": "operating_point",
+    "record_cost": "record_cost",
+    "step_speed": "rivals.page",
+    "vision_noise": "vision_noise",
+}
+NAMES = {"step_speed": "speed"}
+
+
+def result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_that_a_benchmark_writes_is_that_of_the_committed_result(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'clcr-edge[train]'")
+    page = ROOT / "docs" / f"{NAMES.get(name, name)}.md"
+    assert page.is_file() == (RESULTS / f"{name}.json").is_file(), f"{page.name}: page and result are committed together"
+    if page.is_file():
+        monkeypatch.syspath_prepend(str(BENCHMARKS))
+        made = importlib.import_module(PAGES[name]).page(result(name))
+        assert page.read_text("utf-8") == made, f"{page.name} is not what its benchmark makes of {name}.json"
+
+
+def test_every_page_that_a_benchmark_writes_is_held_to_its_result() -> None:
+    writers = {p.stem for p in SCRIPTS if re.search(r"docs\.write_text\(", p.read_text("utf-8"))}
+    # precision.md rests on an environment of modelopt's own; its script keeps page and numbers together.
+    assert writers - {"modelopt_int8"} == set(PAGES)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_every_benchmark_is_named_by_a_document_or_run_by_another(script: Path) -> None:
+    named = any(f"benchmarks/{script.name}" in path.read_text("utf-8") for path in DOCS)
+    run = any(f'"{script.name}"' in other.read_text("utf-8") for other in SCRIPTS if other != script)
+    assert named or run, f"no document names {script.name}"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda p: p.name)
+def test_every_result_is_one_that_a_benchmark_writes(path: Path) -> None:
+    sources = "".join(p.read_text("utf-8") for p in SCRIPTS)
+    documents = "".join(p.read_text("utf-8") for p in DOCS)
+    assert path.name in sources or f"benchmarks/results/{path.name}" in documents, f"nothing says what makes {path.name}"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_results_and_scripts_that_documents_name_exist(path: Path) -> None:
+    text = path.read_text("utf-8")
+    folders = "benchmarks|tests|examples|clcr_edge|runtime|export|calibration"
+    for name in set(re.findall(rf"(?<![\w/])((?:{folders})/[\w/.-]+\.\w+)", text)):
+        # A result that is not there yet may be named only where that is said.
+        said = re.search(rf"{re.escape(name)}`?[^.]*\(not|writes\s+`{re.escape(name)}`", text)
+        assert (ROOT / name).exists() or said, f"{path.name} names {name}, which is not there"
+
+
+def benchmark_commands(text: str) -> list[list[str]]:
+    """Every `python benchmarks/...` in a code block, in an indented line or in backticks, as words; brackets are taken off."""
+    lines = [line.strip() for line in text.splitlines()]
+    lines += re.findall(r"`(python benchmarks/[^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    commands = [line.split(" #")[0].translate(str.maketrans("[];", "   ")) for line in lines]
+    return [shlex.split(line) for line in commands if line.startswith("python benchmarks/")]
+
+
+def options_of(script: Path) -> set[str]:
+    """The options of a script's `main`: named in the source, or typer's own of a parameter's name."""
+    source = script.read_text("utf-8")
+    mains = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == "main"]
+    names = {a.arg for main in mains for a in (*main.args.args, *main.args.kwonlyargs)}
+    return {f"--{name.replace('_', '-')}" for name in names} | set(re.findall(r'"(--[a-z0-9-]+)"', source))
+
+
+@pytest.mark.parametrize("path", [*DOCS, *SCRIPTS], ids=lambda p: str(p.relative_to(ROOT)))
+def test_documented_benchmark_commands_and_options_exist(path: Path) -> None:
+    text = path.read_text("utf-8")
+    if path in SCRIPTS:
+        text = ast.get_docstring(ast.parse(text)) or ""
+    for words in benchmark_commands(text):
+        script = ROOT / words[1]
+        assert script in SCRIPTS, f"{' '.join(words)}: no such script"
+        for word in words[2:]:
+            if word.startswith("--"):
+                assert word in options_of(script), f"{' '.join(words)}: no option {word}"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_documented_modules_exist(path: Path) -> None:
+    for name, options in re.findall(r"python -m (clcr_edge[\w.]*)([^`\n]*)", path.read_text("utf-8")):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, f"{path.name}: no module {name}"
+        assert spec.origin is not None
+        for option in re.findall(r"--[\w-]+", options):
+            assert f'"{option}"' in Path(spec.origin).read_text("utf-8"), f"{path.name}: {name} has no option {option}"
+
+
+def accuracy_rows(text: str) -> Iterator[tuple[str, str, str, float, Any]]:
+    """(row, words, noise, percentage, models) of README's table of accuracies, held to the result that the line above names."""
+    above, table = re.split(r"\n\| \| clean \| moderate \| heavy [^\n]*\n\|[-|: ]+\n", text, maxsplit=1)
+    name = re.findall(r"benchmarks/results/(\w+)\.json", above)[-1]
+    for line in table.split("\n\n")[0].splitlines():
+        row, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        words = "recognised" if "recogniser" in row else "simulated"
+        what = {"vision and audio": "without language"}.get(row, re.split(r"[,(]", row)[0].strip())
+        for noise, cell in zip(("clean", "moderate", "heavy"), cells[:3], strict=True):
+            yield what, words, noise, float(cell.split("%")[0]), result(name)["models"]
+
+
+def test_the_table_of_accuracies_is_that_of_its_result() -> None:
+    rows = list(accuracy_rows((ROOT / "README.md").read_text("utf-8")))
+    assert len(rows) >= 18
+    for what, words, noise, claimed, models in rows:
+        wanted = {"noise": noise, "what": what, "words": words}
+        found = [r["event_accuracy"] for m in models for r in m["rows"] if wanted.items() <= r.items()]
+        assert len(found) == len(models), f"the result has no row {wanted}"
+        assert claimed == pytest.approx(100 * sum(found) / len(found), abs=0.051), wanted
+
+
+def at(name: str, *keys: Any) -> Callable[[], float]:
+    """A number of a result."""
+    return lambda: float(reduce(lambda found, key: found[key], keys, result(name)))
+
+
+def fp32(*keys: str) -> Callable[[], float]:
+    return at("export", "precisions", "fp32", *keys)
+
+
+def int8(*keys: str) -> Callable[[], float]:
+    return at("export", "precisions", "int8", *keys)
+
+
+def parameters() -> float:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'clcr-edge[train]'")
+    from clcr_edge.train.checkpoint import load_student
+
+    student, _ = load_student(ROOT / "clcr_edge" / "assets" / "digits-student")
+    return sum(p.numel() for p in student.parameters()) / 1e6
+
+
+def speech_model_mb() -> float:
+    folder = ROOT / "clcr_edge" / "assets" / "vosk-tiny"
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and p.suffix != ".md") / 1e6
+
+
+def best_of_one() -> float:
+    rows = [r for r in result(VOICES)["models"][0]["rows"] if r["noise"] == "heavy"]
+    alone = max(r["event_accuracy"] for r in rows if r["what"].endswith("alone"))
+    return float(100 * (next(r for r in rows if r["what"] == "all three")["event_accuracy"] - alone))
+
+
+# What a document says, as a pattern with the number in a group, and where the number comes from. The words around a number
+# may change: then its line here does too.
+CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
+    ("README.md", r"a ([\d.]+) M parameter student", parameters),
+    ("clcr_edge/assets/digits-student/MODEL_CARD.md", r"([\d.]+) M parameters", parameters),
+    ("README.md", r"size of the step graph \| ([\d.]+) MB", lambda: fp32("bytes")() / 1e6),
+    ("README.md", r"size of the step graph \|[^|]*\| ([\d.]+) MB", lambda: int8("bytes")() / 1e6),
+    ("README.md", r"64 golden ticks \| ([\d.e-]+) ", fp32("probs", "max_abs")),
+    ("README.md", r"64 golden ticks \|[^|]*\| ([\d.e-]+) ", int8("probs", "max_abs")),
+    ("README.md", r"interleaved \| ([\d.]+) / ", fp32("latency", "p50_ms")),
+    ("README.md", r"interleaved \| [\d.]+ / ([\d.]+) / ", fp32("latency", "p90_ms")),
+    ("README.md", r"interleaved \| [\d.]+ / [\d.]+ / ([\d.]+) ms", fp32("latency", "p99_ms")),
+    ("README.md", r"interleaved \|[^|]*\| ([\d.]+) / ", int8("latency", "p50_ms")),
+    ("README.md", r"interleaved \|[^|]*\| [\d.]+ / ([\d.]+) / ", int8("latency", "p90_ms")),
+    ("README.md", r"interleaved \|[^|]*\| [\d.]+ / [\d.]+ / ([\d.]+) ms", int8("latency", "p99_ms")),
+    ("README.md", r"INT8 is ([\d.]+) times as", lambda: fp32("latency", "p50_ms")() / int8("latency", "p50_ms")()),
+    ("README.md", r"shedding ladder \(([\d.]+) ms a tick", at("export", "ladder", "tick_ms")),
+    ("README.md", r"vision-half-rate: saves (\d+)%", lambda: 100 * at("export", "ladder", "rungs", 0, "saving")()),
+    ("docs/shedding.md", r"One of them is ([\d.]+) MB", lambda: at("export", "ladder", "bytes", "step.held.fp32.onnx")() / 1e6),
+    ("README.md", r"False events: ([\d.]+) a minute", at(VOICES, "models", 0, "false_events_per_minute")),
+    ("README.md", r"beat the best of them by ([\d.]+)\s+points", best_of_one),
+    ("README.md", r"and (\d+) in [\d.]+ minutes of NASA film", at("real_clips", "false_events")),
+    ("README.md", r"and \d+ in ([\d.]+) minutes of NASA film", at("real_clips", "minutes")),
+    ("clcr_edge/assets/digits-student/MODEL_CARD.md", r"(\d+) in [\d.]+ minutes of real", at("real_clips", "false_events")),
+    ("README.md", r"is a ([\d.]+) MB Vosk model", speech_model_mb),
+    ("README.md", r"session ([\d.]+) s after its end", lambda: at("word_latency", "latency", "p50_ms")() / 1e3),
+    ("README.md", r"p90 ([\d.]+) s\), with its start", lambda: at("word_latency", "latency", "p90_ms")() / 1e3),
+    ("README.md", r"its end in (\d+) %", lambda: 100 * at("word_latency", "end_error", "within_60_ms")()),
+    ("README.md", r"of (\d+) cases", at("word_latency", "latency", "n")),
+    ("runtime/speech_words.py", r"at once \((\d+) ms, median\)", at("word_latency", "start_error", "p50_ms")),
+    ("runtime/speech_words.py", r"(\d+) % of ends are right", lambda: 100 * at("word_latency", "end_error", "within_60_ms")()),
+    ("docs/record_replay.md", r"About (\d+) MB a minute", at("record_cost", "rows", 0, "mb_per_minute")),
+    ("docs/record_replay.md", r"pictures and (\d+) for noisy", at("record_cost", "rows", 1, "mb_per_minute")),
+    ("docs/choices.md", r"--root DIR`: ([\d.]+) % of", lambda: 100 * at("mosi_leak", "accuracy_language")()),
+    ("clcr_edge/train/set_scores.py", r"text alone gets (\d+) %", lambda: 100 * at("mosi_leak", "accuracy_language")()),
+]
+
+
+@pytest.mark.parametrize(("path", "pattern", "number"), CLAIMS, ids=[f"{p}: {c}" for p, c, _ in CLAIMS])
+def test_a_claimed_number_is_that_of_its_result(path: str, pattern: str, number: Callable[[], float]) -> None:
+    found = re.search(pattern, (ROOT / path).read_text("utf-8"))
+    assert found, f"{path} has no {pattern!r} any more: correct or remove its line in CLAIMS"
+    claimed = found[1]
+    if "e" in claimed:
+        assert f"{number():.1e}" == claimed
+    else:
+        digits = len(claimed.partition(".")[2])
+        assert float(claimed) == pytest.approx(number(), abs=0.51 * 10.0**-digits)
