@@ -169,6 +169,17 @@ def best_of_one() -> float:
     return float(100 * (next(r for r in rows if r["what"] == "all three")["event_accuracy"] - alone))
 
 
+def clean_first(what: str) -> Callable[[], float]:
+    """Median seconds to the first right label in clean streams, the mean over the models."""
+
+    def mean() -> float:
+        wanted = {"noise": "clean", "what": what, "words": "simulated"}
+        found = [r for m in result(VOICES)["models"] for r in m["rows"] if wanted.items() <= r.items()]
+        return float(sum(r["time_to_first_correct_s"] for r in found) / len(found))
+
+    return mean
+
+
 # What a document says, as a pattern with the number in a group, and where the number comes from. The words around a number
 # may change: then its line here does too.
 CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
@@ -190,6 +201,10 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("docs/shedding.md", r"One of them is ([\d.]+) MB", lambda: at("export", "ladder", "bytes", "step.held.fp32.onnx")() / 1e6),
     ("README.md", r"False events: ([\d.]+) a minute", at(VOICES, "models", 0, "false_events_per_minute")),
     ("README.md", r"beat the best of them by ([\d.]+)\s+points", best_of_one),
+    ("README.md", r"median, clean: ([\d.]+) s with all three", clean_first("all three")),
+    ("README.md", r"with all three, ([\d.]+) s vision", clean_first("vision alone")),
+    ("README.md", r"s vision, ([\d.]+) s audio", clean_first("audio alone")),
+    ("README.md", r"s audio, ([\d.]+) s language", clean_first("language alone")),
     ("README.md", r"and (\d+) in [\d.]+ minutes of NASA film", at("real_clips", "false_events")),
     ("README.md", r"and \d+ in ([\d.]+) minutes of NASA film", at("real_clips", "minutes")),
     ("clcr_edge/assets/digits-student/MODEL_CARD.md", r"(\d+) in [\d.]+ minutes of real", at("real_clips", "false_events")),

@@ -81,6 +81,20 @@ def test_documents_name_no_folder_of_somebody_else_s_machine() -> None:
         assert not found, f"{path.name} names {found}"
 
 
+def test_extras_and_make_targets_that_documents_name_exist() -> None:
+    project, makefile = ((_ROOT / name).read_text("utf-8") for name in ("pyproject.toml", "Makefile"))
+    table = re.split(r"^\[", project.split("[project.optional-dependencies]\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    extras = set(re.findall(r"^(\w+) = ", table, re.MULTILINE))
+    targets = set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    for path in PAGES:
+        text = path.read_text("utf-8")
+        for names in re.findall(r"pip install [^`\n]*\[([\w,]+)\]", text):
+            assert set(names.split(",")) <= extras, f"{path.name}: no extra [{names}]"
+        code = "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text))
+        for name in re.findall(r"^make (\w+)", code, re.MULTILINE):
+            assert name in targets, f"{path.name}: no target make {name}"
+
+
 def test_links_and_anchors_are_found() -> None:
     text = "# One thing, and `two`\n[a](x.md#one-thing-and-two) [b](https://x.y/z) `[c](no.md)`\n[d](#one-thing-and-two)"
     assert links(text) == [("x.md", "one-thing-and-two"), ("", "one-thing-and-two")]
