@@ -16,8 +16,8 @@ from clcr_edge.runtime.source_state import SourceState
 class FrameSource(Protocol):
     """A live camera; see `Camera`."""
 
-    frames_dropped: int
-
+    @property
+    def frames_dropped(self) -> int: ...
     @property
     def alive(self) -> bool: ...
     @property

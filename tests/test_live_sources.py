@@ -218,7 +218,7 @@ for step in ("-0.4", "+900", "-3600"):
     parts.append(chunks)
     lags.append(min(more))
     steps.append(time.time() - time.monotonic() - wall_s)
-clock, lost = microphone._clock, microphone.chunks_lost
+clock, lost = microphone._clock, microphone.drops
 microphone.close()
 chunks = [c for part in parts for c in part]
 gaps = [b.t_s - a.end_s for a, b in zip(chunks[60:], chunks[61:])]
