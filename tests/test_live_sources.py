@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import find_in, noise
-from live_rig import CameraServer, SoundServer, need_module, sound_server, write_wav
+from live_rig import CameraServer, SoundServer, need_module, write_wav
 from test_runtime_sync import beeps, lamp
 
 from clcr_edge.packets import FloatArray
@@ -115,12 +114,6 @@ microphone.close()
 np.savez(sys.argv[2], samples=np.concatenate([c.samples for c in chunks]), starts=[c.t_s for c in chunks],
          ends=[c.end_s for c in chunks])
 """
-
-
-@pytest.fixture(scope="module")
-def sound() -> Iterator[SoundServer]:
-    with sound_server() as server:
-        yield server
 
 
 def plug(server: SoundServer, rate_hz: int, channels: str) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from live_rig import (
     need_module,
     need_program,
     read_counter,
-    sound_server,
     write_wav,
 )
 
@@ -33,18 +32,6 @@ from clcr_edge.packets import VideoFrame
 from clcr_edge.runtime.source_state import SourceState
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture(scope="module")
-def sound() -> Iterator[SoundServer]:
-    with sound_server() as server:
-        yield server
-
-
-@pytest.fixture
-def camera() -> Iterator[CameraServer]:
-    with camera_server() as server:
-        yield server
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 10.0) -> bool:

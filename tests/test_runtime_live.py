@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,9 @@ from live_rig import (
     CameraServer,
     RadioServer,
     SoundServer,
-    camera_server,
     need_module,
     need_program,
     read_counter,
-    sound_server,
     write_wav,
 )
 
@@ -33,18 +30,6 @@ from clcr_edge.packets import AudioChunk, FloatArray, VideoFrame
 from clcr_edge.runtime.video_devices import list_video_devices
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture(scope="module")
-def sound() -> Iterator[SoundServer]:
-    with sound_server() as server:
-        yield server
-
-
-@pytest.fixture
-def camera() -> Iterator[CameraServer]:
-    with camera_server() as server:
-        yield server
 
 
 def collect_audio(source: Any, seconds: float, wake: threading.Event) -> tuple[list[AudioChunk], list[float]]:
