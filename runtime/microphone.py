@@ -65,7 +65,6 @@ class Microphone(WatchedSource):
         self._opening = 0
         self.name = ""
         self._ended = threading.Event()
-        self.overflows = 0
         self._monitor = SourceMonitor("microphone", stalled_s=_STALLED_S, notice=notice)
         self._loop = Reopening(self._run, self._monitor)
         error = self._loop.start(_FIRST_S)
@@ -152,7 +151,6 @@ class Microphone(WatchedSource):
 
     def _callback(self, data: FloatArray, _frames: int, times: Any, status: Any) -> None:
         if status.input_overflow:
-            self.overflows += 1
             self._monitor.overflow()
         captured_s, arrival_s = self._host_clock.stamp(times.currentTime, times.inputBufferAdcTime)
         if self._channel is not None:
