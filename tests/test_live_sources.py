@@ -313,9 +313,9 @@ def test_sync_measures_a_late_camera_and_run_takes_it_off(sound: SoundServer, tm
         assert prompt["offset_ms"] == pytest.approx(0, abs=200)  # the player begins when it begins
         # Each says its doubt, of one standard deviation: the gate of a busy machine may not fail on two of them.
         doubt_ms = np.hypot(late["doubt_ms"], prompt["doubt_ms"])
-        assert doubt_ms < 8
+        assert doubt_ms < late["frame_ms"] / 2
         assert late["offset_ms"] - prompt["offset_ms"] == pytest.approx(150, abs=4 * max(doubt_ms, 3))
-        assert late["spread_ms"] < 20
+        assert late["spread_ms"] < late["frame_ms"]
         run = [*command, "run", str(proof_bundle), "--camera", urls[1], "--no-stt", "--json", "--duration", "2"]
         done = subprocess.run(run, env=env, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
