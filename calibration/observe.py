@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from clcr_edge.calibration.choose import Samples
+from clcr_edge.calibration.graph_edit import copy_of
 from clcr_edge.calibration.media_check import MediaCheck
 from clcr_edge.calibration.ranges import RangeObserver
 from clcr_edge.config import StudentConfig
@@ -24,8 +25,7 @@ class ObservedStep:
     are what they are in use and not zeros."""
 
     def __init__(self, model: onnx.ModelProto, config: StudentConfig, tensors: list[str]) -> None:
-        watched = onnx.ModelProto()
-        watched.CopyFrom(model)
+        watched = copy_of(model)
         known = {v.name: v for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
         outputs = {o.name for o in model.graph.output}
         watched.graph.output.extend(known[name] for name in tensors if name not in outputs)

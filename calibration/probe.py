@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from clcr_edge.calibration.graph_edit import copy_of, rebuild
 from clcr_edge.calibration.ranges import Range
 
 _PRODUCTS = ("MatMul", "Gemm")
@@ -29,8 +30,7 @@ def products(model: onnx.ModelProto) -> dict[str, list[str]]:
 
 def quantise_products(model: onnx.ModelProto, nodes: Iterable[str], ranges: Mapping[str, Range]) -> onnx.ModelProto:
     """A copy of the model with Q/DQ before the named products. ranges: of every activation that they read."""
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
+    out = copy_of(model)
     wanted = set(nodes)
     weights = {i.name: i for i in out.graph.initializer}
     rewritten: list[onnx.NodeProto] = []
@@ -72,10 +72,7 @@ def quantise_products(model: onnx.ModelProto, nodes: Iterable[str], ranges: Mapp
                 rewritten.append(helper.make_node("QuantizeLinear", [name, *both], [f"{name}.q"]))
                 rewritten.append(helper.make_node("DequantizeLinear", [f"{name}.q", *both], [f"{name}.dq"]))
         rewritten.append(copy)
-    del out.graph.node[:]
-    out.graph.node.extend(rewritten)
-    out.graph.initializer.extend(added.values())
-    del out.graph.value_info[:]
+    rebuild(out.graph, rewritten, [*out.graph.initializer, *added.values()])
     return out
 
 

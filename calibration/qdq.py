@@ -15,14 +15,14 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from clcr_edge.calibration.graph_edit import copy_of, rebuild
 from clcr_edge.calibration.ranges import Range
 from clcr_edge.calibration.units import ConvSite
 
 
 def quantise(model: onnx.ModelProto, sites: Sequence[ConvSite], ranges: Mapping[str, Range]) -> onnx.ModelProto:
     """A copy of the model with Q/DQ around every site. ranges: of every site's source and result."""
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
+    out = copy_of(model)
     graph = out.graph
     weights = {i.name: i for i in graph.initializer}
     chosen = {s.node: s for s in sites}
@@ -100,10 +100,5 @@ def quantise(model: onnx.ModelProto, sites: Sequence[ConvSite], ranges: Mapping[
         for name in copy.output:
             if name in results:  # quantise the result where it is made, so that convolution and ReLU fuse into one
                 pair(name)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    kept = [i for i in graph.initializer if i.name not in gone]
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *added.values()])
-    del graph.value_info[:]
+    rebuild(graph, nodes, [*(i for i in graph.initializer if i.name not in gone), *added.values()])
     return out

@@ -145,7 +145,7 @@ class RecordedInputs:
     """A calibration folder, verified. Raises `DataError` naming the file and what is wrong with it."""
 
     def __init__(self, folder: Path) -> None:
-        path = self._path = folder / MANIFEST
+        path = folder / MANIFEST
         self.folder = folder
         try:
             self.manifest = toml_io.loads(path.read_text("utf-8"))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from clcr_edge.calibration.graph_edit import copy_of, rebuild
 from clcr_edge.calibration.ranges import Range
 from clcr_edge.calibration.units import ConvSite
 
@@ -24,8 +25,7 @@ _CODES = 127  # -127..127: with -128 in use the range would not be symmetric
 
 def quantise_symmetric(model: onnx.ModelProto, sites: Sequence[ConvSite], ranges: Mapping[str, Range]) -> onnx.ModelProto:
     """A copy of the model with symmetric Q/DQ at every site. ranges: of every site's source."""
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
+    out = copy_of(model)
     graph = out.graph
     weights = {i.name: i for i in graph.initializer}
     chosen = {s.node: s for s in sites}
@@ -46,12 +46,7 @@ def quantise_symmetric(model: onnx.ModelProto, sites: Sequence[ConvSite], ranges
         copy.CopyFrom(node)
         copy.input[0], copy.input[1] = f"{site.source}.dq", f"{weight.name}.dq"
         nodes.append(copy)
-    kept = [i for i in graph.initializer if i.name in weights]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *added])
-    del graph.value_info[:]
+    rebuild(graph, nodes, [*(i for i in graph.initializer if i.name in weights), *added])
     return out
 
 

@@ -18,8 +18,8 @@ from clcr_edge.model.intra_ced import LEVELS, MODALITIES
 from clcr_edge.model.student import LevelMap, Student
 
 
-def _gain_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Batch norm (eval) as `x * gain + shift`, float64."""
+def gain_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Batch norm (eval) as `x * gain + shift`, float64; differentiable."""
     assert isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d))
     assert norm.running_var is not None
     assert norm.running_mean is not None
@@ -34,7 +34,7 @@ def _gain_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
 def fold_conv(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
     """Bias-free convolution and the batch norm after it -> one convolution."""
     assert isinstance(conv, nn.Conv2d)
-    gain, shift = _gain_shift(norm)
+    gain, shift = gain_shift(norm)
     folded = nn.Conv2d(
         conv.in_channels,
         conv.out_channels,
@@ -63,7 +63,7 @@ def fold_body(body: nn.Sequential) -> nn.Sequential:
 def fold_linear(linear: nn.Module, norm: nn.Module) -> nn.Linear:
     """Bias-free linear map and the batch norm after it -> one linear map."""
     assert isinstance(linear, nn.Linear)
-    gain, shift = _gain_shift(norm)
+    gain, shift = gain_shift(norm)
     folded = nn.Linear(linear.in_features, linear.out_features)
     folded.weight.copy_(linear.weight.double() * gain.unsqueeze(1))
     folded.bias.copy_(shift)
@@ -89,7 +89,7 @@ def fold_tcns(vision: Tcn, audio: Tcn) -> list[list[FoldedConv]]:
         for pair in pairs:
             weights, biases = [], []
             for conv in pair:
-                gain, shift = _gain_shift(conv.norm)
+                gain, shift = gain_shift(conv.norm)
                 weights.append((conv.conv.weight.double() * gain[:, None, None]).permute(2, 1, 0).flatten(0, 1))
                 biases.append(shift.unsqueeze(0))
             convs.append(FoldedConv(torch.stack(weights).float(), torch.stack(biases).float(), pair[0].dilation))
@@ -123,7 +123,7 @@ def fold_tokens(student: Student) -> FoldedTokens:
             into = student.to_level[level][modality]  # type: ignore[index]
             assert isinstance(into, LevelMap)
             norm = into.norm
-            gain, shift = _gain_shift(into.standardise)
+            gain, shift = gain_shift(into.standardise)
             weight = into.linear.weight.double()
             u = shared[level]
             columns = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 
 import numpy as np
@@ -66,7 +67,7 @@ def _speech() -> FloatArray:
     return np.concatenate(parts)
 
 
-class _Source:
+class _Source(ABC):
     """A thread that makes a packet every `period_s`, and a queue that `take` empties."""
 
     state = SourceState.LIVE
@@ -86,8 +87,9 @@ class _Source:
             count += 1
             self._wake.set()
 
+    @abstractmethod
     def _make(self, count: int, due_s: float) -> None:
-        raise NotImplementedError
+        """Put packet `count` into the queue; its last sample is of `due_s`."""
 
     def close(self) -> None:
         """End the thread."""

@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from clcr_edge.calibration.graph_edit import copy_of, rebuild
+
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # In 16 bit if all their numbers come in 16 bit. None of them sums over many, or needs more range than what it reads.
 _FOLLOW = {
@@ -23,8 +25,7 @@ _MOST = 65_504.0  # FP16's largest number
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of an fp32 model in mixed FP16. Inputs and outputs keep their names and types."""
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
+    out = copy_of(model)
     graph = out.graph
     constants = {i.name: i for i in graph.initializer}
     floats = _floats(model)
@@ -102,8 +103,4 @@ def _write(
             kept.append(tensor)
         if f"{name}.half" in made:
             kept.append(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}.half"))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    del graph.value_info[:]
+    rebuild(graph, nodes, kept)

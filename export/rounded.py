@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from clcr_edge.calibration.graph_edit import copy_of, rebuild
+
 # They give one of the numbers that they read, which is rounded already.
 _EXACT = {
     *("Relu", "MaxPool", "ReduceMax", "Where", "Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"),
@@ -20,8 +22,7 @@ _EXACT = {
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model with FP16 tensors in which all of them are fp32 and hold FP16's values."""
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
+    out = copy_of(model)
     graph = out.graph
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     halves = {v.name for v in inferred.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
@@ -42,13 +43,11 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
         for name in rounds:
             nodes.append(_cast(f"{name}.exact", f"{name}.rounded", TensorProto.FLOAT16))
             nodes.append(_cast(f"{name}.rounded", name, TensorProto.FLOAT))
-    del graph.node[:]
-    graph.node.extend(nodes)
     for initializer in graph.initializer:
         if initializer.data_type == TensorProto.FLOAT16:
             value = numpy_helper.to_array(initializer).astype(np.float32)
             initializer.CopyFrom(numpy_helper.from_array(value, initializer.name))
-    del graph.value_info[:]
+    rebuild(graph, nodes, graph.initializer)
     return out
 
 

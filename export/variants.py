@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from clcr_edge.calibration.graph_edit import copy_of, rebuild
 from clcr_edge.errors import ExportError
 from clcr_edge.export.graph import check, export_step
 from clcr_edge.model.student import Student
@@ -66,8 +67,7 @@ def _replaced(
     model: onnx.ModelProto, tensor: str, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]
 ) -> onnx.ModelProto:
     """A copy in which a tensor is made otherwise, and nothing is left that only its old maker read."""
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
+    out = copy_of(model)
     made = [*nodes, *(n for n in out.graph.node if tensor not in n.output)]
     weights = [*out.graph.initializer, *constants]
     wanted = {o.name for o in out.graph.output}
@@ -76,8 +76,6 @@ def _replaced(
         if wanted.intersection(node.output):
             kept.append(node)
             wanted.update(node.input)
-    del out.graph.node[:], out.graph.initializer[:], out.graph.value_info[:]
-    out.graph.node.extend(reversed(kept))
-    out.graph.initializer.extend(w for w in weights if w.name in wanted)
+    rebuild(out.graph, reversed(kept), (w for w in weights if w.name in wanted))
     check(out)
     return out

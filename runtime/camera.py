@@ -16,12 +16,11 @@ from clcr_edge.errors import MissingPartError, SourceError
 from clcr_edge.packets import VideoFrame
 from clcr_edge.runtime.frame_watch import FrameWatch
 from clcr_edge.runtime.gstreamer import check_machine, is_pipeline, pipeline_of
-from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.reopening import Reopening
 from clcr_edge.runtime.source_monitor import SourceMonitor
-from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.stages import LatencyHistogram
 from clcr_edge.runtime.video_devices import list_video_devices
+from clcr_edge.runtime.watched_source import WatchedSource
 
 _OPEN_MS = 5_000
 _READ_MS = 2_000
@@ -43,7 +42,7 @@ def opencv() -> Any:
         ) from None
 
 
-class Camera:
+class Camera(WatchedSource):
     """Opens at once and waits for the first frame; `SourceError` if none comes. A source lost later is looked for again.
 
     source: index, device path, URL, or what `gstreamer.pipeline_of` takes (`csi://0`, `gst:PIPELINE`). A frame's `t_s` is the
@@ -76,7 +75,6 @@ class Camera:
         self._frames: deque[VideoFrame] = deque()
         self._lock = threading.Lock()
         self._seq = 0
-        self.frames_dropped = 0
         # OpenCV's capture object lives and dies in this thread alone.
         self._loop = Reopening(self._run, self._monitor)
         error = self._loop.start(_FIRST_FRAME_S)
@@ -155,7 +153,7 @@ class Camera:
             with self._lock:
                 if len(self._frames) == _MAX_WAITING:
                     self._frames.popleft()
-                    self.frames_dropped += 1
+                    self.drops += 1
                 self._frames.append(frame)
             self._judge(now, image, failed)
             good_s, failed = now, 0
@@ -177,19 +175,9 @@ class Camera:
             monitor.slower(max(_STALLED_S, _PAUSES / watch.usual_hz))
 
     @property
-    def alive(self) -> bool:
-        """A frame has arrived lately."""
-        return self._monitor.alive
-
-    @property
-    def state(self) -> SourceState:
-        """How the source is doing."""
-        return self._monitor.state
-
-    @property
-    def health(self) -> SourceHealth:
-        """The same in numbers."""
-        return self._monitor.health(drops=self.frames_dropped)
+    def frames_dropped(self) -> int:
+        """Frames that nobody took in time; what a `FrameSource` calls its `drops`."""
+        return self.drops
 
     def take(self) -> list[VideoFrame]:
         """The frames that have arrived since the last call, oldest first."""

@@ -64,7 +64,7 @@ class Ladder:
 
     def __init__(self, engine: Engine, rungs: Sequence[Rung], engines: Mapping[str, Engine]) -> None:
         self.rungs = (Rung(), *rungs)
-        self._engines = {**engines, "": engine}
+        self._engine, self._engines = engine, engines
 
     @property
     def costs(self) -> tuple[float, ...]:
@@ -73,7 +73,8 @@ class Ladder:
 
     def step(self, rung: Rung, tick: int, inputs: StepInputs, state: State) -> tuple[StepOutputs, State]:
         """One tick on a rung; the state may come from any other."""
-        engine = self._engines[rung.graph if rung.looks(tick) else rung.graph_held]
+        file = rung.graph if rung.looks(tick) else rung.graph_held
+        engine = self._engines[file] if file else self._engine
         inputs = masked(inputs, vision=rung.vision_every > 0, audio=rung.audio)
         return engine.step(inputs, resized(state, rung.window or engine.config.model.window))
 
@@ -129,16 +130,24 @@ def to_table(rungs: Sequence[Rung]) -> dict[str, Any]:
     return {"rungs": [r.name for r in rungs], **{r.name: {k: v for k, v in vars(r).items() if k != "name"} for r in rungs}}
 
 
-def open_ladder(bundle: Bundle, engine: Engine) -> Ladder | None:
+def open_ladder(bundle: Bundle, engine: Engine, when_needed: bool = False) -> Ladder | None:
     """The ladder of a bundle around an open engine; None where there is none, or the engine is not ONNX Runtime.
 
-    All graphs are opened now: the moment of overload is a bad one for that.
+    All graphs are opened now: the moment of overload is a bad one for that. when_needed: each is opened by the first tick that
+    needs it, for one thread; a replay has time, and most recordings never shed.
     """
     from clcr_edge.runtime.onnx_engine import OnnxEngine  # not everywhere: a Jetson may have TensorRT alone
+
+    class Graphs(dict[str, Engine]):
+        def __missing__(self, file: str) -> Engine:
+            engine = self[file] = OnnxEngine(bundle.path / file, bundle.config, "fp32")
+            return engine
 
     rungs = read_rungs(bundle)
     if not rungs or not isinstance(engine, OnnxEngine):
         return None
-    files = {file for rung in rungs for file in (rung.graph, rung.graph_held) if file}
-    engines: dict[str, Engine] = {file: OnnxEngine(bundle.path / file, bundle.config, "fp32") for file in sorted(files)}
-    return Ladder(engine, rungs, engines)
+    graphs = Graphs()
+    if not when_needed:
+        for file in sorted({file for rung in rungs for file in (rung.graph, rung.graph_held) if file}):
+            graphs[file]
+    return Ladder(engine, rungs, graphs)

@@ -13,32 +13,30 @@ from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.source_state import SourceState
 
 
-class FrameSource(Protocol):
+class LiveSource(Protocol):
+    """What a feed asks of a source, whatever it gives; see `WatchedSource`."""
+
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def state(self) -> SourceState: ...
+    @property
+    def health(self) -> SourceHealth: ...
+    def close(self) -> None: ...
+
+
+class FrameSource(LiveSource, Protocol):
     """A live camera; see `Camera`."""
 
-    frames_dropped: int
-
     @property
-    def alive(self) -> bool: ...
-    @property
-    def state(self) -> SourceState: ...
-    @property
-    def health(self) -> SourceHealth: ...
+    def frames_dropped(self) -> int: ...
     def take(self) -> list[VideoFrame]: ...
-    def close(self) -> None: ...
 
 
-class AudioSource(Protocol):
+class AudioSource(LiveSource, Protocol):
     """A live microphone; see `Microphone`."""
 
-    @property
-    def alive(self) -> bool: ...
-    @property
-    def state(self) -> SourceState: ...
-    @property
-    def health(self) -> SourceHealth: ...
     def take(self) -> list[AudioChunk]: ...
-    def close(self) -> None: ...
 
 
 class LiveFeed:
@@ -89,8 +87,8 @@ class LiveFeed:
         """The same in numbers."""
         return {name: source.health for name, source in self._sources().items()}
 
-    def _sources(self) -> dict[str, FrameSource | AudioSource]:
-        sources = {"camera": self._camera, "microphone": self._microphone}
+    def _sources(self) -> dict[str, LiveSource]:
+        sources: dict[str, LiveSource | None] = {"camera": self._camera, "microphone": self._microphone}
         return {name: source for name, source in sources.items() if source is not None}
 
     @property

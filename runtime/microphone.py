@@ -15,7 +15,6 @@ from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, FloatArray
 from clcr_edge.runtime.audio_clock import AudioClock
 from clcr_edge.runtime.deadline import abandoned
-from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.host_clock import HostClock
 from clcr_edge.runtime.mic_channel import MicChannel
 from clcr_edge.runtime.portaudio import InputDevice, find_input, forget_exit_handler, guarded, sounddevice, takes_rate
@@ -23,6 +22,7 @@ from clcr_edge.runtime.reopening import Reopening
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.stages import LatencyHistogram
+from clcr_edge.runtime.watched_source import WatchedSource
 
 _BLOCK_S = 0.020
 _MAX_WAITING = 500  # blocks: 10 s; a caller that stops taking loses the oldest
@@ -33,7 +33,7 @@ _FIRST_S = 12.0  # for the first opening, and for the end: each has a deadline o
 _OTHER_RATES_HZ = (48_000, 44_100, 32_000, 96_000, 8_000)  # of a device that takes neither ours nor its own default
 
 
-class Microphone:
+class Microphone(WatchedSource):
     """Opens at once; `SourceError` or `MissingPartError` if it cannot. A device that goes away later, or stalls for 10 s,
     is opened again.
 
@@ -65,8 +65,6 @@ class Microphone:
         self._opening = 0
         self.name = ""
         self._ended = threading.Event()
-        self.overflows = 0
-        self.chunks_lost = 0
         self._monitor = SourceMonitor("microphone", stalled_s=_STALLED_S, notice=notice)
         self._loop = Reopening(self._run, self._monitor)
         error = self._loop.start(_FIRST_S)
@@ -92,7 +90,7 @@ class Microphone:
             if native_hz != self._rate_hz:
                 resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
             with self._lock:
-                self.chunks_lost += len(self._blocks)
+                self.drops += len(self._blocks)
                 self._blocks.clear()
                 self._native_hz = native_hz
                 self._clock = AudioClock(native_hz)
@@ -153,7 +151,6 @@ class Microphone:
 
     def _callback(self, data: FloatArray, _frames: int, times: Any, status: Any) -> None:
         if status.input_overflow:
-            self.overflows += 1
             self._monitor.overflow()
         captured_s, arrival_s = self._host_clock.stamp(times.currentTime, times.inputBufferAdcTime)
         if self._channel is not None:
@@ -161,7 +158,7 @@ class Microphone:
         else:
             mono = data[:, 0].copy() if data.shape[1] == 1 else data.mean(axis=1, dtype=np.float32)
         if len(self._blocks) == _MAX_WAITING:
-            self.chunks_lost += 1
+            self.drops += 1
         self._blocks.append((mono, captured_s, arrival_s))
         self._monitor.arrived()
         self._wake.set()
@@ -204,21 +201,6 @@ class Microphone:
     # -- samples --------------------------------------------------------------------------------------------------------
 
     @property
-    def alive(self) -> bool:
-        """Audio has arrived lately, or is about to."""
-        return self._monitor.alive
-
-    @property
-    def state(self) -> SourceState:
-        """How the source is doing."""
-        return self._monitor.state
-
-    @property
-    def health(self) -> SourceHealth:
-        """The same in numbers."""
-        return self._monitor.health(drops=self.chunks_lost)
-
-    @property
     def drift_ppm(self) -> float | None:
         """How much faster the device's clock runs than the monotonic one; see `AudioClock`."""
         return self._clock.drift_ppm
@@ -232,7 +214,7 @@ class Microphone:
                 begun = time.monotonic()
                 stamp = self._clock.stamp(len(block), captured_s, arrival_s)
                 if stamp is None:
-                    self.chunks_lost += 1
+                    self.drops += 1
                     continue
                 t_s, adjust = stamp[0] + self._offset_s, stamp[1]
                 if adjust > 0:

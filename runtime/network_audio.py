@@ -14,11 +14,10 @@ import numpy as np
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk
 from clcr_edge.runtime.audio_clock import AudioClock
-from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.reopening import Reopening
 from clcr_edge.runtime.source_monitor import SourceMonitor
-from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.stages import LatencyHistogram
+from clcr_edge.runtime.watched_source import WatchedSource
 
 _TIMEOUT_S = (5.0, 2.0)  # open, read
 _OPEN_S = 12.0
@@ -27,7 +26,7 @@ _MAX_WAITING = 500
 _SLACK_S = 0.02  # the arrival of packets is all there is to go by
 
 
-class NetworkAudio:
+class NetworkAudio(WatchedSource):
     """Opens at once and waits for the first audio; `SourceError` if none comes. A stream lost later is opened again.
 
     Samples are stamped by their arrival: they are as late as the network makes them. wake, notice, offset_s, decoding: see
@@ -52,7 +51,6 @@ class NetworkAudio:
         self._wake = wake or threading.Event()
         self._decoding = decoding or LatencyHistogram()
         self._chunks: deque[AudioChunk] = deque(maxlen=_MAX_WAITING)
-        self.chunks_lost = 0
         self._monitor = SourceMonitor(self.name, stalled_s=_STALLED_S, notice=notice)
         self._loop = Reopening(self._run, self._monitor)
         error = self._loop.start(_OPEN_S)
@@ -87,7 +85,7 @@ class NetworkAudio:
             samples = np.concatenate(parts).astype(np.float32, copy=False)
             stamp = clock.stamp(len(samples), now, now)
             if stamp is None:
-                self.chunks_lost += 1
+                self.drops += 1
                 continue
             t_s, adjust = stamp[0] + self._offset_s, stamp[1]
             if adjust:
@@ -98,25 +96,10 @@ class NetworkAudio:
             if not self._monitor.stamped(chunk):
                 continue
             if len(self._chunks) == _MAX_WAITING:
-                self.chunks_lost += 1
+                self.drops += 1
             self._chunks.append(chunk)
             self._loop.ready()
             self._wake.set()
-
-    @property
-    def alive(self) -> bool:
-        """Audio has arrived lately."""
-        return self._monitor.alive
-
-    @property
-    def state(self) -> SourceState:
-        """How the source is doing."""
-        return self._monitor.state
-
-    @property
-    def health(self) -> SourceHealth:
-        """The same in numbers."""
-        return self._monitor.health(drops=self.chunks_lost)
 
     @property
     def drift_ppm(self) -> float | None:

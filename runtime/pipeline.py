@@ -225,6 +225,7 @@ class Pipeline:
         for modality, age_s in self.ages.items():
             self.session.times.age[modality].add(age_s)
         self.late += now_s - prediction.t_s > self.session.config.tick.seconds
+
     def _shed(self, busy_s: float) -> None:
         """Choose the next tick's rung by how long this one took, whoever read its prediction included."""
         if self._shedding is None or self.session.ladder is None:

@@ -30,8 +30,9 @@ _MOST_RUNS = 10
 
 @dataclass(frozen=True)
 class Compared:
-    """One tick, then and now. max_difference: of the probabilities of the classes that both know; infinite for NaN on one side.
-    lost: frames that the recording lacks here."""
+    """One prediction, then and now. words, lost: the words told, and the frames that the recording lacks, since the prediction
+    before: in its own tick and in those passed over. max_difference: of the probabilities of the classes that both know;
+    infinite for NaN on one side."""
 
     prediction: Prediction
     words: tuple[Word, ...]
@@ -54,7 +55,11 @@ def replay_recording(recording: Recording, session: Session) -> Iterator[Compare
             f"{recording.folder}: recorded at {recording.rate_hz} ticks a second and {recording.sample_rate_hz} Hz, but the "
             f"bundle reads {tick.rate_hz} and {tick.sample_rate_hz}; choose another bundle"
         )
+    words: list[Word] = []
+    lost = 0
     for step in recording.steps():
+        words += [p for p in step.packets if isinstance(p, Word)]
+        lost += step.lost
         try:
             if step.start_s is not None:
                 session.reset()
@@ -75,9 +80,9 @@ def replay_recording(recording: Recording, session: Session) -> Iterator[Compare
             prediction = session.step()
         except StreamError as e:  # the run itself would have ended there
             raise RecordingError(f"{recording.folder}: damaged ({e}); copy the recording again") from None
-        words = tuple(p for p in step.packets if isinstance(p, Word))
         same, most = _compared(step.prediction, prediction)
-        yield Compared(prediction, words, step.prediction, same, most, step.lost)
+        yield Compared(prediction, tuple(words), step.prediction, same, most, lost)
+        words, lost = [], 0
 
 
 def _compared(then: dict[str, Any], prediction: Prediction) -> tuple[bool, float]:

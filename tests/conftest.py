@@ -9,12 +9,16 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from clcr_edge.train.memory import keep_memory
+
+if TYPE_CHECKING:
+    from live_rig import CameraServer, SoundServer
 
 keep_memory()
 
@@ -135,6 +139,24 @@ def proof_bundle(student, step_model, tmp_path_factory: pytest.TempPathFactory) 
 
     target = tmp_path_factory.mktemp("proof") / "bundle"
     return bundles.write(target, student.config, {"fp32": "step.fp32.onnx"}, fill).path
+
+
+@pytest.fixture(scope="module")
+def sound() -> Iterator[SoundServer]:
+    """A sound server whose microphone hears what is played into it."""
+    from live_rig import sound_server
+
+    with sound_server() as server:
+        yield server
+
+
+@pytest.fixture
+def camera() -> Iterator[CameraServer]:
+    """A network camera at 30 frames a second."""
+    from live_rig import camera_server
+
+    with camera_server() as server:
+        yield server
 
 
 @pytest.hookimpl(wrapper=True)

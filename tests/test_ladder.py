@@ -59,7 +59,7 @@ def engines(student, step_model, short_model):  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module")
 def ladder(engines: dict[str, OnnxEngine]) -> Ladder:
-    return Ladder(engines[""], RUNGS, {n: e for n, e in engines.items() if n})
+    return Ladder(engines[""], RUNGS, engines)
 
 
 def play(session: Session, recording: Recording, rung_at: Callable[[int], int] = lambda tick: 0) -> list[Prediction | None]:
@@ -152,7 +152,7 @@ def _long_hold(ladder: Ladder) -> OnnxEngine:
 
 
 def _ladder_of(engine: OnnxEngine, ladder: Ladder) -> Ladder:
-    return Ladder(engine, ladder.rungs[1:], {n: e for n, e in ladder._engines.items() if n})
+    return Ladder(engine, ladder.rungs[1:], ladder._engines)
 
 
 class TestState:
@@ -314,6 +314,22 @@ def written(path: Path, student, step_model, graphs, tables) -> bundles.Bundle: 
         return {"chosen": {"precision": "fp32", "why": "only fp32"}, **tables}
 
     return bundles.write(path, student.config, {"fp32": "step.fp32.onnx"}, fill)
+
+
+def test_graphs_are_opened_at_once_or_by_the_tick_that_needs_them(student, step_model, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rung = Rung("vision-half-rate", vision_every=2, graph_held="held.onnx", saving=0.2)
+    graphs = {"held.onnx": holding_frame(step_model)}
+    bundle = written(tmp_path / "b", student, step_model, graphs, {"ladder": to_table([rung])})
+    (bundle.path / "held.onnx").rename(tmp_path / "held.onnx")
+    engine = OnnxEngine.from_bundle(bundle)
+    with pytest.raises(BundleError, match=r"held\.onnx"):
+        open_ladder(bundle, engine)
+    session = Session(engine, open_ladder(bundle, engine, when_needed=True))
+    session.start(0.0)
+    assert session.step().rung == 0
+    (tmp_path / "held.onnx").rename(bundle.path / "held.onnx")
+    session.rung = 1
+    assert [session.step().rung for _ in range(2)] == [1, 1]
 
 
 def test_a_bundle_without_a_ladder_loads_and_sheds_nothing(proof_bundle: Path) -> None:

@@ -192,6 +192,21 @@ def test_every_chunking_gives_identical_predictions(engine) -> None:  # type: ig
             np.testing.assert_array_equal(run[name], runs[0][name])
 
 
+@pytest.mark.parametrize("told_late", [0, 20])
+def test_a_lone_word_is_seen_for_word_ticks_and_no_longer(student, step_model, told_late: int) -> None:  # type: ignore[no-untyped-def]
+    """Ages count from a word's end: one told 0.8 s late is still seen by the shallow level, for the ticks that are left."""
+    model, said = student.config.model, 4
+    recording = Recording(90, seed=6)
+    recording.words = [(said + told_late, Word("seven", said / 25 - 0.2, (said + 1) / 25, 0.9))]
+    engine = OnnxEngine(step_model.SerializeToString(), hold_free(student), "fp32")
+    seen = [offline(student, recording), stream(engine, recording, pieces_of("tick")).stacked()]
+    assert model.window < model.word_ticks, "or the window of the shallow level decides"
+    for level, stride in enumerate(model.strides):
+        last = said + max(model.word_ticks, model.window * stride)
+        for there in (run["there"][:, level, Modality.LANGUAGE] for run in seen):
+            assert np.flatnonzero(there).tolist() == list(range(said + told_late, last))
+
+
 def test_a_wrong_window_would_be_caught(student, step_model) -> None:  # type: ignore[no-untyped-def]
     """The comparison has teeth: one token late, and law 1 fails by far."""
     engine = OnnxEngine(step_model.SerializeToString(), hold_free(student), "fp32")

@@ -8,28 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from clips import make_clip, noise
-from live_rig import CameraServer, SoundServer, camera_server, need_module, need_program, sound_server
+from live_rig import CameraServer, SoundServer, need_module, need_program
 
 from clcr_edge.runtime.replaying import OF_THE_DEVICE
 
 COMMAND = [sys.executable, "-m", "clcr_edge"]
-
-
-@pytest.fixture(scope="module")
-def sound() -> Iterator[SoundServer]:
-    with sound_server() as server:
-        yield server
-
-
-@pytest.fixture
-def camera() -> Iterator[CameraServer]:
-    with camera_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -167,22 +167,40 @@ class UpAndDown(Shedding):
         return (0, 0, 1, 2, 2, 1, 0)[self.count // 6 % 7]
 
 
-def test_a_run_that_shed_is_replayed_rung_by_rung_with_the_ticks_it_passed_over(
-    bundle: bundles.Bundle, engine: OnnxEngine, tmp_path: Path
-) -> None:
+@pytest.fixture
+def shed(bundle: bundles.Bundle, engine: OnnxEngine, tmp_path: Path) -> tuple[Recorder, Pipeline, Ladder]:
+    """A run about to be recorded that goes up and down its ladder."""
     ladder = Ladder(engine, (Rung("half-rate", tick_every=2, saving=0.5), Rung("quarter-rate", tick_every=4, saving=0.75)), {})
     recorder = Recorder(tmp_path / "r", about(bundle, engine), print)
     listener, shedding = recorder.listening(Listener()), UpAndDown(ladder.costs, 0.04)
-    pipeline = Pipeline(Session(engine, ladder), OddFeed(90), OddSpeech(), listener, shedding=shedding)
-    predictions = list(pipeline)
+    return recorder, Pipeline(Session(engine, ladder), OddFeed(90), OddSpeech(), listener, shedding=shedding), ladder
+
+
+def test_a_run_that_shed_is_replayed_rung_by_rung_with_the_ticks_it_passed_over(
+    engine: OnnxEngine, shed: tuple[Recorder, Pipeline, Ladder]
+) -> None:
+    recorder, pipeline, ladder = shed
+    said = [(p, pipeline.new_words) for p in pipeline]
+    predictions = [p for p, _ in said]
     recorder.close()
     assert {p.rung for p in predictions} == {0, 1, 2}
     assert pipeline.summary.ticks_skipped > 10
-    ticks = list(replay_recording(Recording(tmp_path / "r"), Session(engine, ladder)))
+    ticks = list(replay_recording(Recording(recorder.folder), Session(engine, ladder)))
     assert [t.prediction.tick for t in ticks] == [p.tick for p in predictions]
     assert all(t.identical for t in ticks)
     assert [t.prediction.rung for t in ticks] == [p.rung for p in predictions]
+    assert [[*t.words] for t in ticks] == [words for _, words in said], "words of ticks passed over belong to the next"
 
+
+def test_frames_lost_in_ticks_passed_over_are_counted(
+    engine: OnnxEngine, shed: tuple[Recorder, Pipeline, Ladder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "MOST_WAITING_BYTES", -1)
+    recorder, pipeline, ladder = shed
+    assert list(pipeline)
+    recorder.close()
+    ticks = list(replay_recording(Recording(recorder.folder), Session(engine, ladder)))
+    assert sum(t.lost for t in ticks) == recorder.frames_lost > 50
 
 
 @pytest.fixture(scope="module")

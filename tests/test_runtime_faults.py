@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from live_rig import (
     need_module,
     need_program,
     read_counter,
-    sound_server,
     write_wav,
 )
 
@@ -33,18 +32,6 @@ from clcr_edge.packets import VideoFrame
 from clcr_edge.runtime.source_state import SourceState
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture(scope="module")
-def sound() -> Iterator[SoundServer]:
-    with sound_server() as server:
-        yield server
-
-
-@pytest.fixture
-def camera() -> Iterator[CameraServer]:
-    with camera_server() as server:
-        yield server
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -74,16 +61,19 @@ def test_frames_that_cannot_be_decoded_are_counted_and_the_stream_goes_on(camera
     notices: list[str] = []
     source = Camera(camera.url, notice=notices.append)
     frames_for(source, 0.5)
-    camera.damage = lambda jpeg: os.urandom(len(jpeg))
-    frames_for(source, 0.2)
-    camera.damage = None
+    left = iter(range(6))  # frames, not seconds: of those a busy machine may make any number
+    camera.damage = lambda jpeg: jpeg if next(left, None) is None else os.urandom(len(jpeg))
+    assert wait_for(lambda: source.health.damaged >= 2)
     frames = frames_for(source, 0.7)
+    until = time.monotonic() + 5
+    while len(frames) <= 10 and time.monotonic() < until:
+        frames += frames_for(source, 0.1)
+    assert len(frames) > 10
     health = source.health
     assert 2 <= health.damaged <= 12
     assert health.reconnects == 0  # opening anew would have cost more
     assert health.state is SourceState.DEGRADED
     assert notices == [f"camera {camera.url} is degraded: frames that cannot be decoded"]
-    assert len(frames) > 10
     source.close()
 
 
@@ -143,11 +133,11 @@ def test_a_picture_that_stands_still_is_told(camera: CameraServer, monkeypatch: 
 
     source = Camera(camera.url)
     frames_for(source, 1.5)
-    assert source.health.state is SourceState.LIVE
+    assert wait_for(lambda: source.state is SourceState.LIVE)
     camera.still = True
     assert wait_for(lambda: "stood still" in source.health.reason, 5)
     assert source.state is SourceState.DEGRADED
-    assert frames_for(source, 0.3)  # they are used all the same
+    assert wait_for(lambda: len(source.take()) > 0)  # they are used all the same
     camera.still = False
     assert wait_for(lambda: source.state is SourceState.LIVE)
     source.close()
@@ -274,8 +264,7 @@ def test_a_suspended_source_leaves_a_hole_that_is_counted(sound: SoundServer) ->
     time.sleep(1.8)
     sound.pactl("suspend-sink", "clcr", "0")
     row = mic.until(lambda r: live(r) and r["gaps"] >= 1)
-    mic.until(lambda r: live(r) and r["t"] > row["t"] + 1.0)
-    assert mic.row["late"] < 0.3  # the stamps know of the hole
+    mic.until(lambda r: live(r) and r["t"] > row["t"] + 1.0 and r["late"] < 0.3)  # the stamps know of the hole
     assert mic.row["reconnects"] == 0
     mic.end()
 
@@ -320,7 +309,7 @@ def test_a_server_that_was_killed_comes_back_with_another_sample_rate(sound: Sou
     heard, begun = 0, row["t"]
     while mic.row["t"] < begun + 2.0:
         heard += mic.until(lambda r: True)["samples"]
-    assert heard == pytest.approx(2.0 * 16_000, rel=0.15)  # still 16 kHz
+    assert heard == pytest.approx((mic.row["t"] - begun) * 16_000, rel=0.15)  # still 16 kHz
     assert mic.row["reconnects"] == 1
     assert [n.split()[-1] for n in mic.row["notices"]] == ["for", "back"]
     mic.end()

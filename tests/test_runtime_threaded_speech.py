@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -31,6 +33,8 @@ class Clock:
 class Broken:
     """A recogniser that hears a word in each chunk; `hang` and `crash` say what the next ones do."""
 
+    hanging: ClassVar[set[threading.Thread]] = set()
+
     def __init__(self, hang: threading.Event | None = None, crash: bool = False) -> None:
         self.hang, self.crash = hang, crash
         self.next: list[Broken] = []
@@ -38,8 +42,10 @@ class Broken:
     def push(self, chunk: AudioChunk) -> list[Word]:
         if self.crash:
             raise RuntimeError("out of luck")
-        if self.hang is not None:
+        if self.hang is not None and not self.hang.is_set():
+            self.hanging.add(threading.current_thread())
             self.hang.wait(60)
+            self.hanging.discard(threading.current_thread())
         return [Word("word", chunk.t_s, chunk.end_s)]
 
     def fresh(self) -> Broken:
@@ -50,13 +56,30 @@ def chunk(t_s: float) -> AudioChunk:
     return AudioChunk(np.zeros(640, np.float32), 16_000, t_s)
 
 
+def wait_until(what: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.0005)
+
+
+def settle(speech: ThreadedSpeech) -> None:
+    """Give the worker the real time that it needs, on however busy a machine, to hear all that waits, to crash or to hang."""
+
+    def settled() -> bool:
+        worker = speech._worker
+        return worker is None or not worker.waiting or worker.error is not None or worker.thread in Broken.hanging
+
+    wait_until(settled)
+
+
 def run(speech: ThreadedSpeech, clock: Clock, seconds: float) -> tuple[list[Word], list[SourceState]]:
-    """Live ticks on a clock that the test drives; the worker has a moment of real time in each."""
+    """Live ticks on a clock that the test drives."""
     words, states = [], []
     for _ in range(round(seconds * 25)):
         speech.push(chunk(clock.now))
         clock.now += 0.04
-        time.sleep(0.001)
+        settle(speech)
         words += speech.take()
         states.append(speech.state)
     return words, states
@@ -102,10 +125,9 @@ def test_a_stall_is_seen_given_up_and_replaced() -> None:
     assert [n.split()[2:4] for n in notices] == [["has", "stalled;"], ["is", "back"]]
     assert "speech recognition" in deadline.abandoned()
     hang.set()  # the old one wakes: what it heard belongs to the past
-    time.sleep(0.05)
+    wait_until(lambda: "speech recognition" not in deadline.abandoned())
     late, _ = run(speech, clock, 1.0)
     assert min(w.start_s for w in late) > 107.0
-    assert "speech recognition" not in deadline.abandoned()
     speech.close()
 
 
@@ -121,7 +143,7 @@ def test_recognisers_that_all_hang_do_not_pile_up() -> None:
     assert states[-1] is SourceState.LOST
     first.next = []
     hang.set()
-    time.sleep(0.05)
+    wait_until(lambda: "speech recognition" not in deadline.abandoned())
     words, states = run(speech, clock, 16.0)
     assert words
     assert states[-1] is SourceState.LIVE
@@ -137,7 +159,7 @@ def test_a_process_that_stood_still_is_no_stall() -> None:
     run(speech, clock, 1.0)
     assert deadline.abandoned().count("speech recognition") == 0
     hang.set()
-    time.sleep(0.05)
+    wait_until(lambda: not speech._worker.waiting)  # type: ignore[union-attr]
     _, states = run(speech, clock, 0.2)
     assert states[-1] is SourceState.LIVE
     assert speech.health.reconnects == 0

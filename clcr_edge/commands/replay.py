@@ -48,7 +48,7 @@ def replay(
     running = open_engine(chosen, engine, precision, _note)
     now = about(chosen, running)
     difference = Difference()
-    for tick in replay_recording(opened, Session(running, open_ladder(chosen, running))):
+    for tick in replay_recording(opened, Session(running, open_ladder(chosen, running, when_needed=True))):
         difference.add(tick)
         if as_json:
             line = prediction_json(tick.prediction) | {

@@ -15,7 +15,6 @@ RATE_HZ = 16_000
 BANDS = 40
 LOW_HZ, HIGH_HZ = 60.0, 3800.0  # all that 8 kHz recordings hold, so that they and 16 kHz microphones look alike
 HOP_S = 0.01
-WINDOW_S = 0.025
 
 MFCC_CONF = (
     "--use-energy=false",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clcr_edge.calibration.ranges import Range
 from clcr_edge.calibration.units import ConvSite
+from clcr_edge.export.fold import gain_shift
 from clcr_edge.model.student import Student
 from clcr_edge.packets import Modality
 
@@ -87,14 +88,8 @@ class FakeConvs(nn.Module):
 
 
 def _folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias with the batch norm in them, by its running statistics; differentiable. See `clcr_edge.export.fold`."""
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_var is not None
-    assert norm.running_mean is not None
-    gain = 1.0 / (norm.running_var.double() + norm.eps).sqrt()
-    shift = -norm.running_mean.double() * gain
-    if norm.affine:
-        gain, shift = gain * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
+    """Weight and bias with the batch norm in them, by its running statistics; differentiable."""
+    gain, shift = gain_shift(norm)
     return (conv.weight.double() * gain[:, None, None, None]).float(), shift.float()
 
 

@@ -1,79 +1,26 @@
 """Reads a pickle of arrays, dicts, lists, strings and numbers, and executes nothing.
 
 A pickle is a program that may call anything. This is an interpreter of its own for the few instructions that data needs: it
-imports nothing, calls nothing that the file names, and knows seven names only, by which arrays, data types, scalars and bytes
-are written. Everything else is refused. Arrays are views of the mapped file: a file of 13 GB costs no memory until a
-sample is read, and no number in the file can make us allocate more than the file holds.
+imports nothing, calls nothing that the file names, and knows the seven names of `pickled_arrays` only. Everything else is
+refused. Arrays are views of the mapped file: a file of 13 GB costs no memory until a sample is read, and no number in the file
+can make us allocate more than the file holds.
 
-The instructions are Python's `pickletools`; numpy's part is `ndarray.__reduce__` and `__reduce_ex__(5)`.
+The instructions are Python's `pickletools`.
 """
 
 from __future__ import annotations
 
 import mmap
-import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from clcr_edge.data.sets.pickled_arrays import CALLS, KnownName, RefusedError, UnfinishedArray, UnfinishedType, array_of
 from clcr_edge.errors import DataError
 
 _MOST_STEPS = 50_000_000  # MOSEI has about a million; a file of nothing but instructions must end
 _MOST_DEPTH = 64
-_TYPE = re.compile(r"^(?:b1|[iu][1248]|f[248]|[SU][0-9]{1,7}|O8?)$")
-_RECONSTRUCT, _NDARRAY, _DTYPE, _SCALAR, _ENCODE, _FROMBUFFER, _BYTES = (
-    "numpy.core.multiarray._reconstruct",
-    "numpy.ndarray",
-    "numpy.dtype",
-    "numpy.core.multiarray.scalar",
-    "_codecs.encode",
-    "numpy.core.numeric._frombuffer",
-    "__builtin__.bytes",  # with no argument: how old protocols write empty bytes
-)
-_KNOWN = frozenset({_RECONSTRUCT, _NDARRAY, _DTYPE, _SCALAR, _ENCODE, _FROMBUFFER, _BYTES})
-
-
-class _Name:
-    """One of the seven names. It stands for something and cannot be called."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-class _Type:
-    """A numpy data type under construction."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: str) -> None:
-        self.code, self.order = code, "|" if code in ("b1", "i1", "u1") else "<"
-
-    @property
-    def is_object(self) -> bool:
-        return self.code[0] == "O"
-
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.order.replace("|", "<" if self.code[0] == "U" else "|") + self.code)
-
-
-class _Array:
-    """An array under construction. value: what it became."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value: Any = None
-
-
-class _RefusedError(Exception):
-    """What the file asks for is not data."""
-
-
 _MARK = object()
 
 
@@ -91,7 +38,7 @@ def read_pickle(path: Path) -> Any:
     machine = _Machine(view)
     try:
         return _plain(machine.run(), {}, 0)
-    except _RefusedError as e:
+    except RefusedError as e:
         raise DataError(f"{path}: {e}; nothing of it was executed; fetch it from a source that you trust") from None
     except (struct.error, IndexError, KeyError, TypeError, ValueError, UnicodeError, OverflowError, AttributeError) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
@@ -115,9 +62,9 @@ class _Machine:
                 return self._stack.pop()
             step = _STEPS.get(code)
             if step is None:
-                raise _RefusedError(f"instruction {bytes([code])!r} at byte {self.at - 1} is none that data needs")
+                raise RefusedError(f"instruction {bytes([code])!r} at byte {self.at - 1} is none that data needs")
             step(self)
-        raise _RefusedError(f"more than {_MOST_STEPS} instructions")
+        raise RefusedError(f"more than {_MOST_STEPS} instructions")
 
     def _take(self, count: int) -> memoryview:
         if count < 0 or count > len(self._view) - self.at:
@@ -209,7 +156,7 @@ class _Machine:
 
     def _top(self, kind: type[Any]) -> Any:
         if type(self._stack[-1]) is not kind:
-            raise _RefusedError(f"adds to {type(self._stack[-1]).__name__.lstrip('_')} as if it were a {kind.__name__}")
+            raise RefusedError(f"adds to {type(self._stack[-1]).__name__} as if it were a {kind.__name__}")
         return self._stack[-1]
 
     def tuple_of(self, count: int) -> None:
@@ -231,10 +178,10 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("a name that is no text")
         full = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
-        if full not in _KNOWN:
+        if full not in CALLS:
             shown = full if len(full) < 80 and full.isprintable() else ascii(full[:60])
-            raise _RefusedError(f"asks for {shown}, which is no numpy array")
-        self.push(_Name(full))
+            raise RefusedError(f"asks for {shown}, which is no numpy array")
+        self.push(KnownName(full))
 
     def global_name(self) -> None:
         module = self._line(512)
@@ -246,31 +193,31 @@ class _Machine:
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
-        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-            raise _RefusedError("calls something that is no numpy array")
-        self.push(_REDUCE[function.name](*arguments))
+        if not isinstance(function, KnownName) or not isinstance(arguments, tuple):
+            raise RefusedError("calls something that is no numpy array")
+        self.push(CALLS[function.name](*arguments))
 
     def build(self) -> None:
         state, target = self.pop(), self._stack[-1]
         if not isinstance(state, tuple):
-            raise _RefusedError("sets the state of something that is no numpy array")
-        if isinstance(target, _Array) and target.value is None:
+            raise RefusedError("sets the state of something that is no numpy array")
+        if isinstance(target, UnfinishedArray) and target.value is None:
             _, shape, kind, fortran, content = state
-            target.value = _array(content, kind, shape, bool(fortran))
-        elif isinstance(target, _Type):
+            target.value = array_of(content, kind, shape, bool(fortran))
+        elif isinstance(target, UnfinishedType):
             _, order, *rest = state
             if order not in ("<", ">", "|", "=") or any(r is not None for r in rest[:3]):
-                raise _RefusedError("holds an array of records")
+                raise RefusedError("holds an array of records")
             target.order = order
         else:
-            raise _RefusedError("sets the state of something that is no numpy array")
+            raise RefusedError("sets the state of something that is no numpy array")
 
 
 def _key(key: Any) -> Any:
     if isinstance(key, memoryview):
         return bytes(key)
     if not isinstance(key, (str, int, float, type(None))):
-        raise _RefusedError(f"holds a dict with a {type(key).__name__} for a key")
+        raise RefusedError(f"holds a dict with a {type(key).__name__} for a key")
     return key
 
 
@@ -280,72 +227,14 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
     return {_key(k): v for k, v in zip(items[::2], items[1::2], strict=True)}
 
 
-def _type_of(code: Any, *_: Any) -> _Type:
-    text = bytes(code).decode("latin-1") if isinstance(code, memoryview) else code
-    if not isinstance(text, str) or not _TYPE.match(text.lstrip("<>|=")):
-        raise _RefusedError(f"holds an array of type {ascii(text)[:40]}")
-    made = _Type(text.lstrip("<>|="))
-    if text[0] in "<>|=":
-        made.order = text[0]
-    return made
-
-
-def _empty_array(kind: Any, *_: Any) -> _Array:
-    if not (isinstance(kind, _Name) and kind.name == _NDARRAY):
-        raise _RefusedError("makes an object that is no plain numpy array")
-    return _Array()
-
-
-def _encoded(text: Any, encoding: Any = "utf-8") -> memoryview:
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise _RefusedError("encodes text in another way than numpy does")
-    return memoryview(text.encode("latin-1"))
-
-
-def _scalar(kind: Any, content: Any) -> Any:
-    values = _array(content, kind, (1,), False)
-    if not isinstance(values, np.ndarray):
-        raise _RefusedError("holds a scalar object")
-    return values.tolist()[0]
-
-
-def _from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
-    made = _Array()
-    made.value = _array(content, kind, shape, order == "F")
-    return made
-
-
-def _array(content: Any, kind: Any, shape: Any, fortran: bool) -> Any:
-    if not isinstance(kind, _Type):
-        raise _RefusedError("holds an array without a type")
-    if not isinstance(shape, tuple) or len(shape) > 8 or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError("an array of no proper shape")
-    count = 1
-    for n in shape:
-        count *= n
-    if kind.is_object:
-        if not isinstance(content, list) or len(content) != count or len(shape) != 1:
-            raise ValueError(f"an object array of shape {shape} with {len(content)} entries")
-        return content
-    data = content.encode("latin-1") if isinstance(content, str) else content
-    if not isinstance(data, (memoryview, bytes)):
-        raise ValueError("an array without content")
-    dtype = kind.dtype()
-    # Before anything is made: what the header says against what is there.
-    if dtype.itemsize == 0 or count * dtype.itemsize != len(data):
-        raise ValueError(f"an array of shape {shape} and {dtype} with {len(data)} bytes")
-    flat = np.frombuffer(data, dtype) if count else np.empty(0, dtype)
-    return flat.reshape(shape, order="F" if fortran else "C")
-
-
 def _plain(value: Any, done: dict[int, Any], depth: int) -> Any:
     """Stand-ins -> what they stand for. Shared parts stay shared, so that no small file unfolds into a large tree."""
     if depth > _MOST_DEPTH:
-        raise _RefusedError(f"is nested more than {_MOST_DEPTH} deep")
+        raise RefusedError(f"is nested more than {_MOST_DEPTH} deep")
     if id(value) in done:
         return done[id(value)]
     result: Any
-    if isinstance(value, _Array):
+    if isinstance(value, UnfinishedArray):
         result = _plain(value.value, done, depth + 1) if isinstance(value.value, list) else value.value
         if result is None:
             raise ValueError("an array without content")
@@ -355,23 +244,13 @@ def _plain(value: Any, done: dict[int, Any], depth: int) -> Any:
         result = type(value)(_plain(v, done, depth + 1) for v in value)
     elif isinstance(value, memoryview):
         result = bytes(value)
-    elif isinstance(value, (_Name, _Type)) or value is _MARK:
-        raise _RefusedError("holds a name where data should be")
+    elif isinstance(value, (KnownName, UnfinishedType)) or value is _MARK:
+        raise RefusedError("holds a name where data should be")
     else:
         return value
     done[id(value)] = result
     return result
 
-
-_REDUCE: dict[str, Callable[..., Any]] = {
-    _RECONSTRUCT: _empty_array,
-    _DTYPE: _type_of,
-    _SCALAR: _scalar,
-    _ENCODE: _encoded,
-    _FROMBUFFER: _from_buffer,
-    _NDARRAY: lambda *_: _empty_array(None),
-    _BYTES: lambda: memoryview(b""),
-}
 
 _STEPS: dict[int, Callable[[_Machine], None]] = {
     0x80: _Machine.skip_protocol,
