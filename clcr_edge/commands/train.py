@@ -73,7 +73,7 @@ def train(
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="CHECKPOINT", help=f"{MATCH} only: the student who gives its front ends; default: the shipped."),
+        typer.Option("--from", metavar="CHECKPOINT", help=f"{MATCH} only: whose front ends to take; default: the shipped."),
     ] = None,
 ) -> None:
     """Train a network: the streaming student on digits (about half an hour on two slow cores), CLCR's teacher on a data set.
@@ -168,7 +168,9 @@ def evaluate(
     without: Annotated[list[Taken] | None, typer.Option(help="Take a modality away; may be repeated.")] = None,
     noise: Annotated[Noise, typer.Option(help="How disturbed the streams are.")] = Noise.clean,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the streams.")] = 0,
-    events: Annotated[int, typer.Option(min=1, help="Score at least this many events (digits-match: with both seen and said).")] = _LEAST_EVENTS,
+    events: Annotated[int, typer.Option(min=1, help=f"Score at least this many events ({MATCH}: both seen and said).")] = (
+        _LEAST_EVENTS
+    ),
     precision: Annotated[str | None, typer.Option(help="Of a bundle: fp32 or int8; default: the chosen one.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     words: Annotated[WordSource, typer.Option(help="Of digits: simulated, or what a Vosk model hears in the streams.")] = (

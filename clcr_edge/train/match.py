@@ -40,7 +40,8 @@ POOL = "pool.safetensors"
 @dataclass(frozen=True)
 class MatchRecipe:
     """pool streams of `seconds` are made once; each of `steps` steps draws `streams` of them and `predict` ticks of each.
-    intra, inter: of the regularisers. watched: streams of a minute to watch on. threads: of torch, for the steps."""
+    intra, inter: of the regularisers. watched: streams of a minute to watch on. threads: of torch; on a busy machine
+    two that wait for each other were measured to be many times slower than one."""
 
     pool: int = 1_800
     seconds: float = 8.0
@@ -51,7 +52,7 @@ class MatchRecipe:
     intra: float = 0.02
     inter: float = 0.002
     watched: int = 4
-    threads: int = 2
+    threads: int = 1
 
 
 def train_match(
@@ -71,14 +72,13 @@ def train_match(
     """
     recipe = recipe or MatchRecipe()
     keep_memory()
+    torch.set_num_threads(recipe.threads)
     material = digits_material(root, leave_out)
     student, found = open_source(source, material.left_out)
     model = start_network(student, variant, seed, (recipe.intra, recipe.inter))
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)  # a worker draws the streams meanwhile
     streams = open_pool(pool or out / POOL, material.every, model, seed, recipe.pool, recipe.seconds)
     watched = list(islice(read_streams(model, material.held, MODERATE, 900), recipe.watched))
-    torch.set_num_threads(recipe.threads)
     total = streams.labels.shape[1]
 
     def loss(batch: LabelledTicks, step: int) -> dict[str, Tensor]:
