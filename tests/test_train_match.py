@@ -28,7 +28,7 @@ from clcr_edge.data.seen import FILE, Seen  # noqa: E402
 from clcr_edge.data.streams import Event  # noqa: E402
 from clcr_edge.data.synthetic import synthetic_bank  # noqa: E402
 from clcr_edge.errors import ClcrEdgeError  # noqa: E402
-from clcr_edge.model.student import Student  # noqa: E402
+from clcr_edge.model.student import Student, TickBatch  # noqa: E402
 from clcr_edge.model.teacher.network import Teacher  # noqa: E402
 from clcr_edge.model.teacher.streams import stream_inputs, tick_spans  # noqa: E402
 from clcr_edge.model.teacher.variants import VARIANTS  # noqa: E402
@@ -37,7 +37,7 @@ from clcr_edge.train import match, match_scores  # noqa: E402
 from clcr_edge.train.batches import collate  # noqa: E402
 from clcr_edge.train.checkpoint import save_student  # noqa: E402
 from clcr_edge.train.match import MatchRecipe, train_match  # noqa: E402
-from clcr_edge.train.match_pool import open_pool  # noqa: E402
+from clcr_edge.train.match_pool import Pool, open_pool  # noqa: E402
 from clcr_edge.train.match_scores import MatchScorer, predict_match, read_streams, verdict  # noqa: E402
 from clcr_edge.train.match_start import encode_fronted, fronted, start_network  # noqa: E402
 from clcr_edge.train.teacher_checkpoint import load_teacher  # noqa: E402
@@ -126,6 +126,16 @@ class TestPool:
         with pytest.raises(ClcrEdgeError, match="streams of another seed"):
             open_pool(path, bank, network, 4, 9, 2.0)
 
+    def test_half_of_the_ticks_drawn_are_the_ones_to_learn(self) -> None:
+        labels = torch.zeros(2, 60, dtype=torch.int64)
+        labels[0, 10:40], labels[1, 3:5] = Match.SAME, Match.DIFFERENT
+        empty = TickBatch(*(torch.zeros(2, 60) for _ in range(8)))
+        drawn = Pool(empty, labels).draw(np.random.default_rng(0), 2, 20)
+        counts = sorted((row >= Match.SAME).sum().item() for row in drawn.labels)
+        assert counts[0] == 2  # all that there are
+        assert counts[1] >= 10
+        assert all(len(set(row.tolist())) == 20 and row.tolist() == sorted(row.tolist()) for row in drawn.ticks)
+
     def test_its_labels_are_the_streams(self, student: Student, tmp_path: Path) -> None:
         from clcr_edge.data.match import match_training_streams
 
@@ -203,7 +213,7 @@ class TestTraining:
         self, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         out = tmp_path / "out"
-        # The recipe's 1,800 streams would take minutes, and so would streams of one each.
+        # The recipe's 2,400 streams would take minutes, and so would streams of one each.
         monkeypatch.setattr(match, "MatchRecipe", lambda steps: replace(TINY, steps=steps, watched=1))
         monkeypatch.setattr(match_scores, "STREAM_S", 20.0)
         done = clcr("train", "digits-match", "--root", root, "--out", out, "--variant", "late-fusion", "--steps", 2)

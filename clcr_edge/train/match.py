@@ -39,14 +39,14 @@ POOL = "pool.safetensors"
 
 @dataclass(frozen=True)
 class MatchRecipe:
-    """pool streams of `seconds` are made once; each of `steps` steps draws `streams` of them and `predict` ticks of each.
-    intra, inter: of the regularisers. watched: streams of a minute to watch on. threads: of torch; on a busy machine
-    two that wait for each other were measured to be many times slower than one."""
+    """pool streams of `seconds` are made once; each of `steps` steps draws `streams` of them and `predict` ticks of each, as
+    `Pool.draw` says. intra, inter: of the regularisers. watched: streams of a minute to watch on. threads: of torch; on a
+    busy machine two that wait for each other were measured to be many times slower than one."""
 
-    pool: int = 1_800
+    pool: int = 2_400
     seconds: float = 8.0
-    steps: int = 600
-    streams: int = 10
+    steps: int = 1_100
+    streams: int = 6
     predict: int = 100
     lr: float = 2e-3
     intra: float = 0.02

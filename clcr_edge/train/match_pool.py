@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -19,7 +20,7 @@ from torch.utils.data import Dataset
 
 from clcr_edge.config import TickConfig
 from clcr_edge.data.bank import DigitBank
-from clcr_edge.data.match import match_training_streams
+from clcr_edge.data.match import Match, match_training_streams
 from clcr_edge.data.seen import Seen
 from clcr_edge.errors import ClcrEdgeError
 from clcr_edge.model.student import NEVER, TickBatch
@@ -62,10 +63,10 @@ class Pool:
         return len(self.labels)
 
     def draw(self, rng: np.random.Generator, streams: int, predict: int) -> LabelledTicks:
-        """Some streams, and some ticks of each, without repeats."""
-        total = self.labels.shape[1]
+        """Some streams, and some ticks of each, without repeats: half of them same or different, as far as there are any, since
+        these are the ones to learn and only one tick in seven is."""
         rows = torch.from_numpy(rng.choice(len(self), streams, replace=False))
-        ticks = torch.from_numpy(np.stack([np.sort(rng.choice(total, predict, replace=False)) for _ in range(streams)]))
+        ticks = torch.from_numpy(np.stack([_ticks(own, rng, predict) for own in self.labels[rows].numpy()]))
         batch = TickBatch(*(getattr(self.batch, f.name)[rows] for f in fields(TickBatch)))
         return LabelledTicks(batch, ticks, self.labels[rows].gather(1, ticks), self.labels[:0], self.labels[:0])
 
@@ -90,6 +91,14 @@ def open_pool(path: Path, bank: DigitBank, teacher: Teacher, seed: int, streams:
     held = load_tensors(path)
     labels = held.pop(_LABELS)
     return Pool(TickBatch(**held), labels)
+
+
+def _ticks(labels: npt.NDArray[np.int64], rng: np.random.Generator, predict: int) -> npt.NDArray[np.int64]:
+    order = rng.permutation(len(labels))
+    verdicts = np.isin(labels[order], (Match.SAME, Match.DIFFERENT))
+    first = order[verdicts][: predict // 2]
+    rest = order[~np.isin(order, first)]
+    return np.sort(np.concatenate([first, rest[: predict - len(first)]]))
 
 
 def _make(bank: DigitBank, teacher: Teacher, seed: int, streams: int, seconds: float) -> dict[str, Tensor]:
