@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # As in `clcr_edge.data.sets` (a test says so): importing that reads the media library, and every command would wait.
 NAMES = ("crema-d", "kinetics-sounds", "ave", "ucf101", "mosi", "mosei", "mosi-utterance", "clips")
+MATCH = "digits-match"
 TEACHER = "teacher.toml"  # what makes a folder a teacher's
 _LEAST_EVENTS = 1_000
 _LONGEST_MS = 10_000.0
@@ -55,7 +56,7 @@ class Weights(str, Enum):
 
 
 def train(
-    name: Annotated[str, typer.Argument(help=f"What to train on: digits, {', '.join(NAMES)}.")],
+    name: Annotated[str, typer.Argument(help=f"What to train on: digits, {MATCH}, {', '.join(NAMES)}.")],
     root: Annotated[Path, typer.Option(help="The data set's folder; digits: fsdd/recordings/*.wav and mnist/*-ubyte.gz.")],
     out: Annotated[Path, typer.Option(help="Checkpoint folder; a run that was killed is resumed from it.")],
     config: Annotated[
@@ -67,19 +68,40 @@ def train(
         str | None, typer.Option(help="Digits only: speaker never to hear, by name or number: to test on that voice.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Digits only: fewer or more steps than the recipe's.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help=f"{MATCH} only: full, late-fusion, ... (others: [teacher] in --config) [default: full]")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="CHECKPOINT", help=f"{MATCH} only: whose front ends to take; default: the shipped."),
+    ] = None,
 ) -> None:
     """Train a network: the streaming student on digits (about half an hour on two slow cores), CLCR's teacher on a data set.
 
+    digits-match asks whether what is said is what is shown; CLCR and its variants are trained on it (about six minutes).
+
     Several GPUs or machines: torchrun --nproc-per-node N -m clcr_edge train NAME ...
     """
+    if name != MATCH:
+        for option, named in (("--variant", variant), ("--from", source)):
+            if named is not None:
+                raise UsageError(f"{option} is for {MATCH}; networks of {name} take theirs from [teacher] in --config FILE")
     if name in NAMES:
         for option, given in (("--teacher", teacher), ("--leave-out", leave_out), ("--steps", steps)):
             if given:
                 raise UsageError(f"{option} is for digits; {name} takes its recipe from --config FILE")
         _train_set(name, root, out, config, seed)
         return
+    if name == MATCH:
+        if teacher or config is not None:
+            option = "--teacher" if teacher else "--config"
+            raise UsageError(f"{option}: {MATCH} has its own recipe and network; choose among its variants with --variant")
+        from clcr_edge.commands.match import train_match_variant
+
+        train_match_variant(root, out, seed, leave_out, variant or "full", source, steps)
+        return
     if name != "digits":
-        raise UsageError(f"nothing called {name!r} can be trained; choose digits, {', '.join(NAMES)}")
+        raise UsageError(f"nothing called {name!r} can be trained; choose digits, {MATCH}, {', '.join(NAMES)}")
     check_folder(out)
     try:
         from clcr_edge.train.digits import Recipe, train_digits
@@ -135,7 +157,7 @@ def tell_summary(out: Path, summary: dict[str, Any]) -> None:
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A checkpoint folder or a bundle.")],
-    data: Annotated[str, typer.Option(help=f"What to evaluate on: digits, {', '.join(NAMES)}.")] = "digits",
+    data: Annotated[str, typer.Option(help=f"What to evaluate on: digits, {MATCH}, {', '.join(NAMES)}.")] = "digits",
     root: Annotated[
         Path | None, typer.Option(help="Folder as for train. None: the project's own check part of digits.", show_default=False)
     ] = None,
@@ -146,7 +168,9 @@ def evaluate(
     without: Annotated[list[Taken] | None, typer.Option(help="Take a modality away; may be repeated.")] = None,
     noise: Annotated[Noise, typer.Option(help="How disturbed the streams are.")] = Noise.clean,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the streams.")] = 0,
-    events: Annotated[int, typer.Option(min=1, help="Score at least this many events.")] = _LEAST_EVENTS,
+    events: Annotated[int, typer.Option(min=1, help=f"Score at least this many events ({MATCH}: both seen and said).")] = (
+        _LEAST_EVENTS
+    ),
     precision: Annotated[str | None, typer.Option(help="Of a bundle: fp32 or int8; default: the chosen one.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     words: Annotated[WordSource, typer.Option(help="Of digits: simulated, or what a Vosk model hears in the streams.")] = (
@@ -171,13 +195,21 @@ def evaluate(
     if data in NAMES:
         _evaluate_set(model, data, root, split, checkpoint, as_json)
         return
-    if data != "digits":
-        raise UsageError(f"no data set called {data!r}; choose digits, {', '.join(NAMES)}")
+    if data not in ("digits", MATCH):
+        raise UsageError(f"no data set called {data!r}; choose digits, {MATCH}, {', '.join(NAMES)}")
     if split != "test" or checkpoint is not None:
         raise UsageError("--split and --checkpoint are for data sets; digits are scored on streams, see --noise and --events")
     taken = frozenset(t.value for t in without or [])
     if len(taken) == len(Taken):
         raise UsageError("--without names all three modalities; leave at least one")
+    if data == MATCH:
+        if words is not WordSource.simulated or precision not in (None, "fp32"):
+            option = f"--precision {precision}" if words is WordSource.simulated else f"--words {words.value}"
+            raise UsageError(f"{option}: networks of {MATCH} are scored in fp32, with simulated words")
+        from clcr_edge.commands.match import evaluate_match
+
+        evaluate_match(model, root, noise.value, events, seed, taken, as_json)
+        return
     listener = _listener(stt_model) if words is WordSource.recognised else None
     if (model / TEACHER).is_file():
         if listener is not None:

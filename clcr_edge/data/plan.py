@@ -147,7 +147,7 @@ def fill_gap(
         plan.shown.append(other_card(bank, start, start + length, rng))
 
 
-def _person(plan: Plan, ticks: int, rng: np.random.Generator) -> None:
+def add_person(plan: Plan, ticks: int, rng: np.random.Generator) -> None:
     """In two streams of five somebody sits behind whatever is shown."""
     if rng.random() < 0.4:
         plan.shown.append(Shown("person", 0, ticks))
@@ -162,7 +162,7 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
     nothing teaches little; and the last event may be cut off by the end.
     """
     plan = Plan()
-    _person(plan, ticks, rng)
+    add_person(plan, ticks, rng)
     speech = 0.5 if plain else 0.7
     at = int(rng.integers(5, 50))
     fill_gap(plan, bank, 0, at, rng, plain, speech)
@@ -199,18 +199,23 @@ def plan_stream(bank: DigitBank, ticks: int, rng: np.random.Generator, plain: bo
         if end < ticks:
             fill_gap(plan, bank, end, min(end + gap, ticks), rng, plain, speech)
         at = end + gap
-    # Whatever is left holds no event, but need not be empty.
-    last_end = at
-    while last_end + 30 < ticks:
-        fill_gap(plan, bank, last_end, min(last_end + 60, ticks), rng, plain, speech)
-        last_end += 60
+    fill_rest(plan, bank, at, ticks, rng, plain, speech)
     return plan
+
+
+def fill_rest(
+    plan: Plan, bank: DigitBank, first: int, ticks: int, rng: np.random.Generator, plain: bool, speech: float
+) -> None:
+    """Whatever is left of a stream holds no event, but need not be empty."""
+    while first + 30 < ticks:
+        fill_gap(plan, bank, first, min(first + 60, ticks), rng, plain, speech)
+        first += 60
 
 
 def plan_negatives(bank: DigitBank, ticks: int, rng: np.random.Generator) -> Plan:
     """No event at all: distractors throughout."""
     plan = Plan()
-    _person(plan, ticks, rng)
+    add_person(plan, ticks, rng)
     at = 0
     while at + 25 < ticks:
         last = min(at + int(rng.integers(40, 130)), ticks)

@@ -11,8 +11,9 @@ the same screenplay, so that noise levels compare on the same events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from clcr_edge.data.conditions import (
     draw_training_conditions,
 )
 from clcr_edge.data.hearing import SOUND_ALIKES, Heard, Spoken, hear
-from clcr_edge.data.plan import AFTERMATH, TICK, Plan, plan_negatives, plan_stream
+from clcr_edge.data.plan import AFTERMATH, TICK, Plan, Planned, plan_negatives, plan_stream
 from clcr_edge.data.readers import RATE_HZ
 from clcr_edge.data.scene import SIZE, render
 from clcr_edge.data.sound import Utterance, mix
@@ -93,8 +94,28 @@ class Stream:
         return len(self.labels)
 
 
-def _perceived(plan: Plan, heard: list[Heard], present: BoolArray, ticks: int) -> tuple[list[Event], list[Trace]]:
-    """Events as far as they can be perceived: what happens while its device is away is no evidence.
+class Perceived(NamedTuple):
+    """What can be perceived of one planned event: the ticks [first, last) seen and said, None where it is not; its trace."""
+
+    seen: tuple[int, int] | None
+    said: tuple[int, int] | None
+    trace: Trace
+
+
+class Labels(NamedTuple):
+    """What a stream is labelled with: `[T]`, the events, and one trace for each."""
+
+    ticks: IntArray
+    events: list[Event]
+    traces: list[Trace]
+
+
+# (plan, what of each of its events can be perceived, number of ticks) -> labels: what a task makes of a stream.
+Labeller = Callable[[Plan, "list[Perceived]", int], Labels]
+
+
+def perceive(plan: Plan, planned: Planned, heard: list[Heard], present: BoolArray) -> Perceived:
+    """What of an event can be perceived: what happens while its device is away is no evidence.
 
     A showing counts from its first to its last visible tick (at least 5 of them); speech counts when three fifths of
     it are audible or when a digit, right or wrong, or a word that sounds like the digit arrives from the recogniser.
@@ -102,34 +123,50 @@ def _perceived(plan: Plan, heard: list[Heard], present: BoolArray, ticks: int) -
     language, vision, audio = present
     kept = {i for i, h in enumerate(heard) if language[h.tick]}
     place = {i: k for k, i in enumerate(sorted(kept))}
-    events, traces = [], []
-    for planned in plan.events:
-        spans: list[tuple[int, int]] = []
-        image, recording, shown_s, said_s = -1, -1, None, None
-        words: tuple[int, ...] = ()
-        if planned.shown is not None:
-            shown = plan.shown[planned.shown]
-            seen = shown.first + np.flatnonzero(vision[shown.first : shown.last])
-            image, shown_s = shown.image, (shown.first / RATE_TICKS_HZ, shown.last / RATE_TICKS_HZ)
-            if len(seen) >= 5:
-                spans.append((int(seen[0]), int(seen[-1]) + 1))
-        if planned.said is not None:
-            said = plan.said[planned.said]
-            first, last = said.ticks
-            recording, said_s = said.recording, (said.start / RATE_HZ, (said.start + said.length) / RATE_HZ)
-            mine = [i for i in kept if heard[i].source == planned.said]
-            words = tuple(place[i] for i in sorted(mine))
-            telling = (*DIGITS, *SOUND_ALIKES[DIGITS[planned.label]])
-            if audio[first:last].sum() >= 0.6 * (last - first) or any(heard[i].word.text in telling for i in mine):
-                spans.append((first, last))
+    seen_span, said_span = None, None
+    image, recording, shown_s, said_s = -1, -1, None, None
+    words: tuple[int, ...] = ()
+    if planned.shown is not None:
+        shown = plan.shown[planned.shown]
+        seen = shown.first + np.flatnonzero(vision[shown.first : shown.last])
+        image, shown_s = shown.image, (shown.first / RATE_TICKS_HZ, shown.last / RATE_TICKS_HZ)
+        if len(seen) >= 5:
+            seen_span = int(seen[0]), int(seen[-1]) + 1
+    if planned.said is not None:
+        said = plan.said[planned.said]
+        first, last = said.ticks
+        recording, said_s = said.recording, (said.start / RATE_HZ, (said.start + said.length) / RATE_HZ)
+        mine = [i for i in kept if heard[i].source == planned.said]
+        words = tuple(place[i] for i in sorted(mine))
+        telling = (*DIGITS, *SOUND_ALIKES[DIGITS[planned.label]])
+        if audio[first:last].sum() >= 0.6 * (last - first) or any(heard[i].word.text in telling for i in mine):
+            said_span = first, last
+    return Perceived(seen_span, said_span, Trace(image, recording, shown_s, said_s, words))
+
+
+def label_digits(plan: Plan, perceived: list[Perceived], ticks: int) -> Labels:
+    """The digits task: each event is labelled with its digit, from its first perceived tick until a second after its last."""
+    labels, events, traces = np.full(ticks, NONE, np.int64), [], []
+    for planned, found in zip(plan.events, perceived, strict=True):
+        spans = [s for s in (found.seen, found.said) if s is not None]
         if spans:
             onset, offset = min(s[0] for s in spans), min(max(s[1] for s in spans), ticks)
             events.append(Event(planned.label, onset, offset, min(offset + AFTERMATH, ticks)))
-            traces.append(Trace(image, recording, shown_s, said_s, words))
-    return events, traces
+            traces.append(found.trace)
+            labels[onset : events[-1].end] = planned.label
+    return Labels(labels, events, traces)
 
 
-def _compose(bank: DigitBank, plan: Plan, conditions: Conditions, present: BoolArray, ticks: int, seed: int) -> Stream:
+def compose(
+    bank: DigitBank,
+    plan: Plan,
+    conditions: Conditions,
+    present: BoolArray,
+    ticks: int,
+    seed: int,
+    label: Labeller = label_digits,
+) -> Stream:
+    """Draw and sound a plan. present: bool `[3, ticks]`, language, vision and audio; label: the task."""
     language, vision, audio_there = present
     rng = np.random.default_rng([seed, 1])
     frames = np.zeros((ticks, SIZE, SIZE), np.uint8)
@@ -144,10 +181,7 @@ def _compose(bank: DigitBank, plan: Plan, conditions: Conditions, present: BoolA
             audio.reshape(ticks, TICK)[~audio_there] = 0.0
     spoken = [Spoken(s.text, s.start / RATE_HZ, (s.start + s.length) / RATE_HZ) for s in plan.said]
     heard = hear(spoken, conditions.word_error_rate, ticks, np.random.default_rng([seed, 3]))
-    events, traces = _perceived(plan, heard, present, ticks)
-    labels = np.full(ticks, NONE, np.int64)
-    for event in events:
-        labels[event.onset : event.end] = event.label
+    labels = label(plan, [perceive(plan, planned, heard, present) for planned in plan.events], ticks)
     arrived = [h for h in heard if language[h.tick]]
     return Stream(
         frames=frames,
@@ -156,14 +190,23 @@ def _compose(bank: DigitBank, plan: Plan, conditions: Conditions, present: BoolA
         audio_present=audio_there,
         words=tuple(h.word for h in arrived),
         word_ticks=np.asarray([h.tick for h in arrived], np.int64),
-        labels=labels,
-        events=tuple(events),
-        traces=tuple(traces),
+        labels=labels.ticks,
+        events=tuple(labels.events),
+        traces=tuple(labels.traces),
         conditions=conditions,
     )
 
 
-def _ticks(seconds: float) -> int:
+def draw_presence(dropout: bool | ModalityDropout, ticks: int, seed: int) -> BoolArray:
+    """Which devices are there, bool `[3, ticks]`: `make_stream`'s dropout."""
+    if not dropout:
+        return np.ones((3, ticks), bool)
+    kind = dropout if isinstance(dropout, ModalityDropout) else ModalityDropout()
+    return kind.draw(ticks, np.random.default_rng([seed, 4]))
+
+
+def ticks_of(seconds: float) -> int:
+    """Number of ticks of a stream. Raises `ConfigError` for a length that is none."""
     ticks = round(seconds * RATE_TICKS_HZ)
     if ticks < 1 or seconds > 3_600:
         raise ConfigError(f"seconds = {seconds!r}: choose 0.04 to 3600")
@@ -182,23 +225,27 @@ def make_stream(
 
     With `conditions.plain` each event is both shown and said; else some are only shown or only said.
     """
-    ticks = _ticks(seconds)
+    ticks = ticks_of(seconds)
     plan = plan_stream(bank, ticks, np.random.default_rng([seed, 0]), conditions.plain)
-    present = np.ones((3, ticks), bool)
-    if dropout:
-        kind = dropout if isinstance(dropout, ModalityDropout) else ModalityDropout()
-        present = kind.draw(ticks, np.random.default_rng([seed, 4]))
-    return _compose(bank, plan, conditions, present, ticks, seed)
+    return compose(bank, plan, conditions, draw_presence(dropout, ticks, seed), ticks, seed)
 
 
 def negative_stream(seconds: float, seed: int, bank: DigitBank, conditions: Conditions | None = None) -> Stream:
     """A stream without any digit, for false events per minute: drawn rooms, faces and letters, speech that is no
     digit, noise. Without `conditions`, `CLEAN` or `MODERATE` by the seed. Labels are all none."""
-    ticks = _ticks(seconds)
+    ticks = ticks_of(seconds)
     rng = np.random.default_rng([seed, 5])
     plan = plan_negatives(bank, ticks, rng)
     chosen = conditions or (CLEAN, MODERATE)[int(rng.integers(2))]
-    return _compose(bank, plan, chosen, np.ones((3, ticks), bool), ticks, seed)
+    return compose(bank, plan, chosen, np.ones((3, ticks), bool), ticks, seed)
+
+
+class StreamMaker(Protocol):
+    """`make_stream`, or another task's."""
+
+    def __call__(
+        self, bank: DigitBank, conditions: Conditions, seconds: float, seed: int, *, dropout: bool | ModalityDropout = False
+    ) -> Stream: ...
 
 
 def _sub_seed(seed: int, index: int) -> int:
@@ -212,16 +259,17 @@ def training_streams(
     seconds: float = 12.0,
     dropout: bool | ModalityDropout = True,
     start: int = 0,
+    make: StreamMaker = make_stream,
 ) -> Iterator[Stream]:
     """Endless training streams, each with conditions of its own; stream `i` depends on (seed, i) alone.
 
-    start: the first `i`, so that a resumed run, or one of several workers, goes on where it should.
+    start: the first `i`, so that a resumed run, or one of several workers, goes on where it should. make: the task.
     """
     index = start
     while True:
         own = _sub_seed(seed, index)
         conditions = draw_training_conditions(np.random.default_rng([own, 6]))
-        yield make_stream(bank, conditions, seconds, own, dropout=dropout)
+        yield make(bank, conditions, seconds, own, dropout=dropout)
         index += 1
 
 

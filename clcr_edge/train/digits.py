@@ -119,7 +119,7 @@ class DigitsMaterial:
         """The streams that training is watched on."""
         return [make_stream(self.held, MODERATE, 20.0, 900 + i) for i in range(8)]
 
-    def provenance(self, seed: int, recipe: Recipe) -> dict[str, Any]:
+    def provenance(self, seed: int, recipe: object) -> dict[str, Any]:
         """Where weights came from, for their TOML."""
         known = self.known
         return {

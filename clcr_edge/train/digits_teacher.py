@@ -7,7 +7,7 @@ the paper's, looks ahead in the stream, and answers for a tick by pooling the `w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -171,16 +171,27 @@ def _train_words(model: _WithHeads, batches: WordBatches, recipe: Recipe, out: P
 
 
 @torch.no_grad()
-def predict_ticks(teacher: Teacher, batch: TickBatch, window: int, rate_hz: int, piece_s: float = PIECE_S) -> Tensor:
+def predict_ticks(
+    teacher: Teacher,
+    batch: TickBatch,
+    window: int,
+    rate_hz: int,
+    piece_s: float = PIECE_S,
+    encode: Callable[[TickBatch], list[list[LevelTokens]]] | None = None,
+) -> Tensor:
     """The label of every tick: int64 `[B, T]`. Long streams are read in overlapping pieces of `piece_s`, of which each answers
-    for its middle: the exchange then sees what it saw in training, and its cost stays linear in T."""
+    for its middle: the exchange then sees what it saw in training, and its cost stays linear in T. encode: makes the levels of
+    such a piece, in the teacher's order; None: the teacher's own encoders."""
+
+    def own(part: TickBatch) -> list[list[LevelTokens]]:
+        return teacher.encode({k: s for k, s in stream_inputs(part).items() if k in teacher.config.names})
+
     total = batch.vision.shape[1]
     said = torch.zeros(batch.vision.shape, dtype=torch.int64)
     for first, last, start, stop in pieces(total, round(piece_s * rate_hz)):
         part = cut(batch, first, last)
         ticks = torch.arange(start - first, stop - first).expand(len(said), -1)
-        inputs = {k: s for k, s in stream_inputs(part).items() if k in teacher.config.names}
-        logits = teacher(inputs, tick_spans(ticks, last - first, window)).aggregated.logits
+        logits = teacher.fuse((encode or own)(part), tick_spans(ticks, last - first, window)).aggregated.logits
         said[:, start:stop] = logits.argmax(dim=-1).view(len(said), -1)
     return said
 

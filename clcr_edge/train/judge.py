@@ -89,7 +89,8 @@ def judge_stream_teacher(
     keep_memory()
     teacher, table = load_teacher(folder)
     if table.get("training", {}).get("task") != "digits":
-        known = table.get("training", {}).get("data")
+        training = table.get("training", {})
+        known = training.get("task") or training.get("data")
         raise UsageError(f"--data digits: {folder} was trained on {known}; give --data {known}")
     tick, window = TickConfig(), int(table["stream"]["window"])
     bank, _ = material.bank()
