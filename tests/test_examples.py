@@ -17,6 +17,8 @@ from browser import browser
 from clips import make_clip, noise
 from live_rig import camera_server, need_module, sound_server
 
+pytestmark = pytest.mark.live
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

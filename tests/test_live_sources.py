@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -238,7 +239,8 @@ def test_setting_the_wall_clock_moves_no_stamp(sound: SoundServer, tmp_path: Pat
     if got["lost"] == 0:  # a machine that stood still for a third of a second has a true hole
         assert got["gap"] < 0.002
         assert got["jumps"] == 0
-        assert got["samples"] / 16_000 == pytest.approx(got["span"], abs=0.005)
+        # Blocks of a busy server settle the clock's rate late; a step of the wall clock would be 0.4 s and more.
+        assert got["samples"] / 16_000 == pytest.approx(got["span"], abs=0.05)
 
 
 # -- the offset between a camera and a microphone ----------------------------------------------------------------------
@@ -319,8 +321,10 @@ def test_sync_measures_a_late_camera_and_run_takes_it_off(sound: SoundServer, tm
         run = [*command, "run", str(proof_bundle), "--camera", urls[1], "--no-stt", "--json", "--duration", "2"]
         done = subprocess.run(run, env=env, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
-        moved_ms = round(late["offset_ms"])
-        assert f"stamps of pictures are moved {moved_ms} ms back" in done.stderr
+        told = re.search(r"stamps of pictures are moved (\d+) ms back", done.stderr)
+        assert told, done.stderr
+        moved_ms = int(told[1])
+        assert moved_ms == pytest.approx(late["offset_ms"], abs=1)  # stored to a tenth, told in whole milliseconds
         last = [json.loads(line) for line in done.stdout.splitlines()][-20:]
         both = [p for p in last if p["skew_ms"] is not None]
         assert both

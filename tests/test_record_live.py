@@ -16,6 +16,8 @@ from live_rig import CameraServer, SoundServer, need_module, need_program
 
 from clcr_edge.runtime.replaying import OF_THE_DEVICE
 
+pytestmark = pytest.mark.live
+
 COMMAND = [sys.executable, "-m", "clcr_edge"]
 
 

@@ -21,6 +21,8 @@ from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech import Recogniser
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
+pytestmark = pytest.mark.live
+
 
 class Clock:
     def __init__(self) -> None:
