@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from clcr_edge.packets import ByteArray, FloatArray
+
+_BT601 = np.array([0.299, 0.587, 0.114], np.float32)
+_ROWS, _COLUMNS = 8, 12  # blocks of a frame; measured on 480, 720 and 1080 lines
 
 
 @lru_cache(maxsize=16)
@@ -23,6 +28,38 @@ def _area_matrix(n_in: int, n_out: int) -> FloatArray:
     return np.asarray(weight / weight.sum(axis=1, keepdims=True), np.float32)
 
 
+class _Band(NamedTuple):
+    """Outputs [first, last) read inputs [start, stop), by weights float32 `[last - first, stop - start]`."""
+
+    first: int
+    last: int
+    start: int
+    stop: int
+    weights: FloatArray
+
+
+@lru_cache(maxsize=32)
+def _bands(n_in: int, n_out: int, count: int) -> tuple[_Band, ...]:
+    """`_area_matrix` in `count` bands, without the zeros that it mostly consists of."""
+    matrix, bands = _area_matrix(n_in, n_out), []
+    edges = np.linspace(0, n_out, min(count, n_out) + 1).astype(int).tolist()
+    for first, last in pairwise(edges):
+        read = np.flatnonzero(matrix[first:last].any(axis=0))
+        start, stop = int(read[0]), int(read[-1]) + 1
+        bands.append(_Band(first, last, start, stop, np.ascontiguousarray(matrix[first:last, start:stop])))
+    return tuple(bands)
+
+
+@lru_cache(maxsize=32)
+def _luma_bands(n_in: int, n_out: int, count: int) -> tuple[_Band, ...]:
+    """The same for a row of pixels of three colours each, which are weighed as BT.601 has it; weights transposed."""
+    bands = []
+    for first, last, start, stop, weights in _bands(n_in, n_out, count):
+        colours = weights.T[:, None, :] * _BT601[None, :, None]
+        bands.append(_Band(first, last, 3 * start, 3 * stop, colours.reshape(-1, last - first)))
+    return tuple(bands)
+
+
 def luma_square(image: ByteArray, size: int) -> FloatArray:
     """Centre square of an RGB frame, as luma, area-averaged.
 
@@ -33,14 +70,21 @@ def luma_square(image: ByteArray, size: int) -> FloatArray:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     crop = image[top : top + side, left : left + side]
-    if crop.ndim == 3:
-        # BT.601 in 16-bit integers: a third of the time of a float product over the whole frame.
-        wide = crop.astype(np.uint16)
-        luma = ((wide[..., 0] * 77 + wide[..., 1] * 150 + wide[..., 2] * 29) >> 8).astype(np.float32)
+    out = np.empty((size, size), np.float32)
+    if crop.ndim == 2 and side == size:
+        out[:] = crop
     else:
-        luma = crop.astype(np.float32)
-    matrix = _area_matrix(side, size)
-    out: FloatArray = np.asarray(matrix @ luma @ matrix.T, np.float32)
+        # In blocks that stay in the cache: the network's own arithmetic takes less time than a frame's way through memory.
+        columns = _luma_bands(side, size, _COLUMNS) if crop.ndim == 3 else ()
+        for first, last, start, stop, weights in _bands(side, size, _ROWS):
+            rows = crop[start:stop].astype(np.float32).reshape(stop - start, -1)
+            if columns:
+                narrow = np.empty((stop - start, size), np.float32)
+                for band in columns:
+                    narrow[:, band.first : band.last] = rows[:, band.start : band.stop] @ band.weights
+            else:
+                narrow = rows @ _area_matrix(side, size).T
+            out[first:last] = weights @ narrow
     out *= np.float32(1.0 / 255.0)
     return out[None]
 
