@@ -130,15 +130,15 @@ def soak(bundle: Path, minutes: float, server: SoundServer, camera_url: str, spe
             now = time.monotonic()
             line = json.loads(text)
             if not begun:
-                begun, before = now, (now, scrape(url)["process_cpu_seconds_total"])
+                begun, before = now, (now, used(scrape(url))[1])
             missing += line["tick"] - last_tick - 1
             last_tick = line["tick"]
             part.add(line, now)
             whole.add(line, now)
             if now - begun >= (len(rows) + 1) * length_s:
                 found = scrape(url)
-                cpu = found["process_cpu_seconds_total"]
-                row = {"t_s": round(now - begun, 2), "rss_bytes": int(found["process_resident_memory_bytes"])}
+                memory, cpu = used(found)
+                row = {"t_s": round(now - begun, 2), "rss_bytes": memory}
                 row["cpu_share"] = round((cpu - before[1]) / (now - before[0]), 4)
                 row["late_ticks"] = int(found["clcr_edge_ticks_late_total"])
                 rows.append({**row, **part.row()})
@@ -194,6 +194,12 @@ def faults(found: dict[str, Any], max_growth_bytes: float) -> list[str]:
         "no word was heard": found["whole"]["words"] == 0,
     }
     return [text for text, wrong in checks.items() if wrong]
+
+
+def used(found: dict[str, float]) -> tuple[int, float]:
+    """Resident memory, bytes, and CPU time, s, of `clcr-edge run` and of its recogniser's process."""
+    memory = found["process_resident_memory_bytes"] + found.get("clcr_edge_speech_process_resident_memory_bytes", 0.0)
+    return int(memory), found["process_cpu_seconds_total"] + found.get("clcr_edge_speech_process_cpu_seconds_total", 0.0)
 
 
 def draw(found: dict[str, Any], out: Path) -> None:

@@ -41,14 +41,19 @@ def worst(seconds: Sequence[float]) -> dict[str, float]:
 
 
 class _Cpu:
-    """CPU time of this process over wall time, as a share of one core."""
+    """CPU time of this process, and of a pipeline's recogniser in its own, over wall time, as a share of one core."""
 
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.monotonic(), time.process_time()
+    def __init__(self, pipeline: Pipeline | None = None) -> None:
+        self._pipeline = pipeline
+        self._wall, self._cpu = time.monotonic(), self._used_s()
+
+    def _used_s(self) -> float:
+        use = None if self._pipeline is None else self._pipeline.speech_use
+        return time.process_time() + (0.0 if use is None else use.cpu_s)
 
     @property
     def share(self) -> float:
-        return round((time.process_time() - self._cpu) / max(time.monotonic() - self._wall, 1e-9), 4)
+        return round((self._used_s() - self._cpu) / max(time.monotonic() - self._wall, 1e-9), 4)
 
 
 @dataclass
@@ -105,7 +110,8 @@ def deadlines(
 @dataclass
 class Live:
     """A pipeline in real time. age_s: by modality, from capture to prediction. step_s: of every tick. late: ticks whose
-    prediction came more than a tick after their end, the warm-up's included."""
+    prediction came more than a tick after their end, the warm-up's included. cpu_share, process_bytes: of this process and of
+    the recogniser's."""
 
     source: str
     step_s: list[float] = field(default_factory=list)
@@ -121,18 +127,20 @@ def run_live(engine: Engine, seconds: float, plan: Plan | None, speech: Speech |
     session = Session(engine)
     found = Live("generated" if plan is None else str(plan), age_s={m.key: [] for m in Modality})
     with _pipeline(session, plan, speech, media) as pipeline:
-        warm, cpu = round(WARM_S * session.config.tick.rate_hz), _Cpu()
+        warm, cpu = round(WARM_S * session.config.tick.rate_hz), _Cpu(pipeline)
         last = warm + max(1, round(seconds * session.config.tick.rate_hz))
         for count, prediction in enumerate(pipeline, start=1):
             if count == warm:
-                cpu = _Cpu()
+                cpu = _Cpu(pipeline)
             if count > warm:
                 found.step_s.append(prediction.latency_ms / 1e3)
                 for modality, age_s in pipeline.ages.items():
                     found.age_s[modality].append(age_s)
             if count >= last:
                 break
-        found.cpu_share, found.process_bytes, found.late = cpu.share, resident_bytes(), pipeline.late
+        own, speech_use = resident_bytes(), pipeline.speech_use
+        found.process_bytes = own and own + (0 if speech_use is None else speech_use.resident_bytes)
+        found.cpu_share, found.late = cpu.share, pipeline.late
         found.drops = {f"{what}_{why}": n for (what, why), n in pipeline.drops.items()}
     if not found.step_s:
         raise EngineError(f"{found.source}: ended within the {WARM_S:g} s of warm-up; give a longer file")

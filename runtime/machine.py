@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 # L4T -> JetPack, from NVIDIA's package lists. The longest prefix that fits counts.
@@ -76,6 +78,26 @@ def resident_bytes(status: Path = Path("/proc/self/status")) -> int | None:
     except (OSError, ValueError, IndexError):
         pass
     return None
+
+
+@dataclass(frozen=True)
+class ProcessUse:
+    """What a process holds and has used: resident memory, bytes; CPU time since it began, seconds."""
+
+    resident_bytes: int
+    cpu_s: float
+
+
+def process_use(pid: int) -> ProcessUse | None:
+    """Of a running process; None where the system does not tell, or the process has ended."""
+    memory = resident_bytes(Path(f"/proc/{pid}/status"))
+    if memory is None:
+        return None
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+        return ProcessUse(memory, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))  # utime, stime
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def power_mode() -> str | None:

@@ -150,6 +150,12 @@ class Metrics:
             for each in SourceState:
                 states.add_metric([source, each.value], float(each is state))
         yield states
+        use = pipeline.speech_use
+        if use is not None:
+            about = "Resident memory of the recogniser's own process."
+            yield core.GaugeMetricFamily(f"{_P}_speech_process_resident_memory_bytes", about, value=use.resident_bytes)
+            about = "CPU time of the recogniser's own process; a new one begins at 0."
+            yield core.CounterMetricFamily(f"{_P}_speech_process_cpu_seconds", about, value=use.cpu_s)
 
     def _newest_prediction(self, core: Any, pipeline: Pipeline, prediction: Prediction, came_s: float) -> Iterator[Metric]:
         since_s = time.monotonic() - came_s

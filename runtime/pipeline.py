@@ -14,11 +14,13 @@ from clcr_edge.runtime.feed import Batch, Feed, Listener
 from clcr_edge.runtime.file_feed import FileFeed
 from clcr_edge.runtime.health import Health
 from clcr_edge.runtime.live_feed import AudioSource, FrameSource, LiveFeed
+from clcr_edge.runtime.machine import ProcessUse
 from clcr_edge.runtime.session import Session
 from clcr_edge.runtime.shedding import Shedding, told
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech import Speech
 from clcr_edge.runtime.stages import ages
+from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 from clcr_edge.runtime.ticker import SessionStats
 
 _SILENT = Listener()
@@ -97,6 +99,11 @@ class Pipeline:
         self._feed.close()
         if self._speech is not None:
             self._speech.close()
+
+    @property
+    def speech_use(self) -> ProcessUse | None:
+        """Memory and CPU time of the recogniser's own process; None where it has none."""
+        return self._speech.use if isinstance(self._speech, ThreadedSpeech) else None
 
     @property
     def states(self) -> dict[str, SourceState]:

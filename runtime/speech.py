@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from clcr_edge.errors import MissingPartError, SpeechModelError
 from clcr_edge.packets import AudioChunk, FloatArray, Word
 from clcr_edge.runtime.assets import default_speech_model
 from clcr_edge.runtime.health import SourceHealth
+from clcr_edge.runtime.machine import ProcessUse
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech_model import check_speech_model
+from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.speech_words import WordGate
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
@@ -31,9 +34,11 @@ def _vosk() -> Any:
     try:
         return importlib.import_module("vosk")
     except (ImportError, OSError):
-        raise MissingPartError(
-            "speech: the vosk package is not installed; pip install 'clcr-edge[audio]', or give --no-stt"
-        ) from None
+        raise _no_vosk() from None
+
+
+def _no_vosk() -> MissingPartError:
+    return MissingPartError("speech: the vosk package is not installed; pip install 'clcr-edge[audio]', or give --no-stt")
 
 
 class Recogniser:
@@ -58,6 +63,18 @@ class Recogniser:
         self._stable = stable
         self._gate = WordGate(stable)
         self.reset()
+
+    def ready(self) -> Recogniser:
+        """At once: the model is loaded."""
+        return self
+
+    use: ProcessUse | None = None  # it has no process of its own
+
+    def stop(self) -> None:
+        """Nothing: a call into Vosk cannot be ended."""
+
+    def close(self) -> None:
+        """Nothing: what it holds goes with the object."""
 
     def fresh(self) -> Recogniser:
         """Another recogniser on the same loaded model, at the beginning of a stream."""
@@ -190,6 +207,10 @@ def open_speech(
         raise SpeechModelError(
             "no speech model ships with this installation; name a Vosk model (--stt-model DIR), or give --no-stt"
         )
-    # The shipped model is known to be sound; another may abort the process, so it is tried in one of its own first.
-    recogniser = Recogniser(path, check=model_dir is not None)
-    return ThreadedSpeech(recogniser, notice=notice) if live else LockstepSpeech(recogniser)
+    # The shipped model is known to be sound; another may abort its process, so it is tried in one of its own first.
+    if not live:
+        return LockstepSpeech(Recogniser(path, check=model_dir is not None))
+    if importlib.util.find_spec("vosk") is None:
+        raise _no_vosk()
+    check_speech_model(path, trial=model_dir is not None)
+    return ThreadedSpeech(SpeechProcess(path), notice=notice)

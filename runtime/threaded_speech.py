@@ -12,6 +12,7 @@ from typing import Protocol
 from clcr_edge.packets import AudioChunk, Word
 from clcr_edge.runtime import deadline
 from clcr_edge.runtime.health import SourceHealth
+from clcr_edge.runtime.machine import ProcessUse
 from clcr_edge.runtime.reopening import Backoff
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.source_state import SourceState
@@ -19,16 +20,33 @@ from clcr_edge.runtime.source_state import SourceState
 _MAX_WAITING_S = 5.0
 _STALLED_S = 2.0  # with audio waiting and no progress
 _GIVEN_UP_S = 5.0
+_LOADING_S = 120.0
 _MAX_HUNG = 3  # recognisers that were given up and still hang; with more, memory would leak away
 _SOUND_S = 10.0
 _LOOK_S = 0.5  # time that passes between two looks counts up to here: a process that stood still was no stall
 
 
 class Listening(Protocol):
-    """What is needed of a `Recogniser`."""
+    """What is needed of a `Recogniser` or a `SpeechProcess`."""
 
-    def push(self, chunk: AudioChunk) -> list[Word]: ...
-    def fresh(self) -> Listening: ...
+    def ready(self) -> Listening:
+        """Wait until it can listen; gives itself."""
+
+    def push(self, chunk: AudioChunk) -> list[Word]:
+        """Listen; gives the words that are now sure."""
+
+    def fresh(self) -> Listening:
+        """Another one, at the beginning of a stream."""
+
+    @property
+    def use(self) -> ProcessUse | None:
+        """Of its own process, if it has one."""
+
+    def stop(self) -> None:
+        """Have it end, in the midst of a call if that can be. From any thread; does not wait."""
+
+    def close(self) -> None:
+        """Free it; no call is under way."""
 
 
 class _Worker:
@@ -36,6 +54,7 @@ class _Worker:
 
     def __init__(self, make: Callable[[], Listening]) -> None:
         self._make = make
+        self._recogniser: Listening | None = None
         self._chunks: queue.SimpleQueue[AudioChunk | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self.words: deque[Word] = deque(maxlen=256)
@@ -61,7 +80,10 @@ class _Worker:
 
     def _run(self) -> None:
         try:
-            recogniser = self._make()
+            recogniser = self._recogniser = self._make()
+            if self._given_up.is_set():
+                return
+            recogniser.ready()
             self.made = True
             while (chunk := self._chunks.get()) is not None and not self._given_up.is_set():
                 words = recogniser.push(chunk)
@@ -74,19 +96,33 @@ class _Worker:
                 self.done += 1
         except Exception as e:  # language goes stale; the other modalities go on
             self.error = e
+        finally:
+            if self._recogniser is not None:
+                self._recogniser.close()
 
     def end(self) -> None:
         """Let the thread end as soon as it can."""
         self._given_up.set()
         self._chunks.put(None)
 
+    def stop(self) -> None:
+        """Have the recogniser end, whatever it is doing."""
+        if self._recogniser is not None:
+            self._recogniser.stop()
+
+    @property
+    def use(self) -> ProcessUse | None:
+        """Memory and CPU time of the recogniser's own process, as far as it has one."""
+        return None if self._recogniser is None else self._recogniser.use
+
 
 class ThreadedSpeech:
     """For live use. Neither `push` nor `take` ever waits; a recogniser that falls behind misses audio, which is counted.
 
     recogniser: the first one; its `fresh()` makes the next, in the next one's thread. One that makes no progress for 5 s
-    though audio is waiting is given up, one that raises has ended; each is replaced after a growing wait (`Backoff`).
-    The watching is done by `take`, which the pipeline calls at every tick.
+    though audio is waiting is given up and ended, one that raises has ended; each is replaced after a growing wait
+    (`Backoff`). One that is loading has two minutes for it. The watching is done by `take`, which the pipeline calls at every
+    tick.
     """
 
     def __init__(
@@ -128,7 +164,8 @@ class ThreadedSpeech:
             self.chunks_dropped += 1
         elif not worker.push(chunk):
             self.chunks_dropped += 1
-            self._monitor.flawed("it is slower than real time and misses audio")
+            if worker.made:
+                self._monitor.flawed("it is slower than real time and misses audio")
 
     def take(self) -> list[Word]:
         """The words since the last call, in the order in which they were said."""
@@ -158,13 +195,17 @@ class ThreadedSpeech:
             self._monitor.idle()
         else:
             self._stuck_s += passed_s
+            if not worker.made:
+                self._monitor.idle()
         if ended is not None:
             self._give_up(worker, str(ended) or type(ended).__name__)
             self.error = ended
-        elif self._stuck_s >= _GIVEN_UP_S:
+        elif self._stuck_s >= (limit_s := _GIVEN_UP_S if worker.made else _LOADING_S):
+            worker.end()
+            worker.stop()
             self._hung = [w for w in self._hung if w.thread.is_alive()] + [worker]
             deadline.give_up("speech recognition", worker.thread)
-            self._give_up(worker, f"no progress for {_GIVEN_UP_S:g} s")
+            self._give_up(worker, f"no progress for {limit_s:g} s")
 
     def _give_up(self, worker: _Worker, reason: str) -> None:
         worker.end()
@@ -191,11 +232,18 @@ class ThreadedSpeech:
         """The same in numbers; drops: chunks of audio that it never heard."""
         return self._monitor.health(drops=self.chunks_dropped)
 
+    @property
+    def use(self) -> ProcessUse | None:
+        """Memory and CPU time of the recogniser's own process; None where it has none."""
+        return None if self._worker is None else self._worker.use
+
     def close(self) -> None:
-        """Stop; a call into Vosk that is under way is left to its daemon thread after two seconds."""
+        """Stop; what a recogniser is at has two seconds. A call that cannot be ended is left to its daemon thread."""
         worker = self._worker
         if worker is not None:
             worker.end()
             worker.thread.join(2.0)
+            worker.stop()
+            worker.thread.join(0.2)
             if worker.thread.is_alive():
                 deadline.give_up("speech recognition", worker.thread)

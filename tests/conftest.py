@@ -159,12 +159,12 @@ def camera() -> Iterator[CameraServer]:
         yield server
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Real devices in real time are at the mercy of what else a machine does: a test of them may be run again, in the open.
 
     Two times at most. A fault of ours fails three times running; the summary names every test that was run again, and why.
     """
-    for item in items:
+    for item in items if config.pluginmanager.hasplugin("rerunfailures") else ():
         if item.get_closest_marker("live"):
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=2))
 

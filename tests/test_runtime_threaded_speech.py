@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 from live_rig import need_module, need_program
 
+from clcr_edge.errors import SpeechModelError
 from clcr_edge.packets import AudioChunk, FloatArray, Word
 from clcr_edge.runtime import deadline
 from clcr_edge.runtime.assets import default_speech_model
+from clcr_edge.runtime.machine import process_use
 from clcr_edge.runtime.media_file import MediaFile
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech import Recogniser
+from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
 pytestmark = pytest.mark.live
@@ -40,6 +45,17 @@ class Broken:
     def __init__(self, hang: threading.Event | None = None, crash: bool = False) -> None:
         self.hang, self.crash = hang, crash
         self.next: list[Broken] = []
+
+    use = None
+
+    def ready(self) -> Broken:
+        return self
+
+    def stop(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def push(self, chunk: AudioChunk) -> list[Word]:
         if self.crash:
@@ -260,6 +276,77 @@ def test_vosk_comes_back_and_says_what_it_would_have_said(
     assert [w.text for w in words][:3] == ["seven", "three", "nine"]
     assert speech.state is SourceState.LIVE
     release.set()
+    speech.close()
+
+
+@pytest.mark.live
+def test_in_its_own_process_it_says_the_same(recogniser: Recogniser, spoken: FloatArray) -> None:
+    whole = [w for i in range(0, len(spoken), 640) for w in _push(recogniser, spoken, i, 60.0)]
+    path = default_speech_model()
+    assert path is not None
+    apart = SpeechProcess(path)
+    try:
+        chunks = [AudioChunk(spoken[i : i + 640], 16_000, 60.0 + i / 16_000) for i in range(0, len(spoken), 640)]
+        assert [w for c in chunks for w in apart.push(c)] == whole
+        use = process_use(apart.pid)
+        assert use is not None
+        assert 20e6 < use.resident_bytes < 120e6
+        assert 0.0 < use.cpu_s < 60.0
+    finally:
+        apart.close()
+    assert process_use(apart.pid) is None
+    with pytest.raises(SpeechModelError, match="its process was ended by SIGKILL"):
+        apart.push(chunk(0.0))
+    apart.close()
+
+
+@pytest.mark.live
+def test_what_keeps_it_from_listening_is_told(tmp_path: Path) -> None:
+    need_module("vosk")
+    apart = SpeechProcess(tmp_path / "none")
+    with pytest.raises(SpeechModelError, match="none: no such speech model"):
+        apart.ready()
+    apart.close()
+
+
+@pytest.mark.live
+def test_it_ends_when_we_are_killed(recogniser: Recogniser) -> None:
+    code = (
+        "import sys; from clcr_edge.runtime.speech_process import SpeechProcess as P\n"
+        "from clcr_edge.runtime.assets import default_speech_model as m\n"
+        "p = P(m()).ready(); print(p.pid, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ours:
+        assert ours.stdout is not None
+        pid = int(ours.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        ours.kill()
+    # Nobody may be there to collect it: a process that has ended then stays in the table as a zombie.
+    wait_until(lambda: not Path(f"/proc/{pid}").exists() or ") Z" in Path(f"/proc/{pid}/stat").read_text())
+
+
+@pytest.mark.live
+def test_one_that_loads_long_is_waited_for() -> None:
+    """A large model takes half a minute: no stall, no restart, and its words come."""
+    clock, loaded = Clock(), threading.Event()
+
+    class Large(Broken):
+        def ready(self) -> Broken:
+            loaded.wait(60)
+            return self
+
+    speech = ThreadedSpeech(Large(), clock=clock)
+    for _ in range(30 * 25):
+        speech.push(chunk(clock.now))
+        clock.now += 0.04
+        assert speech.take() == []
+        assert speech.state is SourceState.STARTING
+    loaded.set()
+    wait_until(lambda: speech._worker is not None and not speech._worker.waiting)
+    words, states = run(speech, clock, 1.0)
+    assert words
+    assert states[-1] is SourceState.LIVE
+    assert speech.health.reconnects == 0
     speech.close()
 
 
