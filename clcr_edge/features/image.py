@@ -11,7 +11,7 @@ import numpy as np
 from clcr_edge.packets import ByteArray, FloatArray
 
 _BT601 = np.array([0.299, 0.587, 0.114], np.float32)
-_ROWS, _COLUMNS = 8, 12  # blocks of a frame; measured on 480, 720 and 1080 lines
+_ROWS, _COLUMNS = 4, 12  # blocks of a frame; measured on 480 and 720 lines
 
 
 @lru_cache(maxsize=16)
