@@ -21,7 +21,7 @@ from clcr_edge.runtime.source_state import SourceState
 RATE_HZ = 16_000
 _PICTURES = 4
 _WORDS, _PAUSE_S = 12, 0.6
-_BLOCK_S = 0.020  # as `Microphone` asks for
+_BLOCK_S = 0.010  # as `Microphone` asks for
 _MAX_WAITING = 500
 
 
@@ -120,7 +120,7 @@ class GeneratedCamera(_Source):
 
 
 class GeneratedMicrophone(_Source):
-    """Blocks of 20 ms, each there when its last sample is."""
+    """Blocks of 10 ms, each there when its last sample is."""
 
     def __init__(self, media: GeneratedMedia, wake: threading.Event) -> None:
         super().__init__("generated microphone", _BLOCK_S, wake)
