@@ -187,6 +187,8 @@ def clean_first(what: str) -> Callable[[], float]:
     return lambda: over_models("clean", what, "time_to_first_correct_s")
 
 
+SYNTHETIC = ("stt_accuracy", "synthetic")
+PEOPLE = ("stt_accuracy", "people_digits_left_one_out", "all")
 # What a document says, as a pattern with the number in a group, and where the number comes from. The words around a number
 # may change: then its line here does too.
 CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
@@ -204,7 +206,7 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"interleaved \|[^|]*\| [\d.]+ / [\d.]+ / ([\d.]+) ms", int8("latency", "p99_ms")),
     ("README.md", r"INT8 is ([\d.]+) times as", lambda: fp32("latency", "p50_ms")() / int8("latency", "p50_ms")()),
     ("README.md", r"shedding ladder \(([\d.]+) ms a tick", at("export", "ladder", "tick_ms")),
-    ("README.md", r"vision-half-rate: saves (\d+)%", lambda: 100 * at("export", "ladder", "rungs", 0, "saving")()),
+    ("README.md", r"vision-quarter-rate: saves (\d+)%", lambda: 100 * at("export", "ladder", "rungs", 0, "saving")()),
     ("docs/shedding.md", r"One of them is ([\d.]+) MB", lambda: at("export", "ladder", "bytes", "step.held.fp32.onnx")() / 1e6),
     ("README.md", r"False events: ([\d.]+) a minute", false_events),
     ("README.md", r"beat the best of them by ([\d.]+)\s+points", best_of_one),
@@ -216,6 +218,11 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"and \d+ in ([\d.]+) minutes of NASA film", at("real_clips", "minutes")),
     ("clcr_edge/assets/digits-student/MODEL_CARD.md", r"(\d+) in [\d.]+ minutes of real", at("real_clips", "false_events")),
     ("README.md", r"is a ([\d.]+) MB Vosk model", speech_model_mb),
+    ("README.md", r"turn, ([\d.]+) % with the digits grammar", lambda: 100 * at(*PEOPLE, "digits")()),
+    ("README.md", r"and ([\d.]+) % with the whole vocabulary", lambda: 100 * at(*PEOPLE, "whole vocabulary and [unk]")()),
+    ("README.md", r"([\d.]+) / [\d.]+ / [\d.]+ % of synthetic", lambda: 100 * at(*SYNTHETIC, "clean", "accuracy")()),
+    ("README.md", r"([\d.]+) % of synthetic voices", lambda: 100 * at(*SYNTHETIC, "10 dB", "accuracy")()),
+    ("README.md", r"one core serves (\d+) streams", at("runtime_figures", "streams", "every_deadline_met_with")),
     ("README.md", r"session ([\d.]+) s after its end", lambda: at("word_latency", "latency", "p50_ms")() / 1e3),
     ("README.md", r"p90 ([\d.]+) s\), with its start", lambda: at("word_latency", "latency", "p90_ms")() / 1e3),
     ("README.md", r"its end in (\d+) %", lambda: 100 * at("word_latency", "end_error", "within_60_ms")()),

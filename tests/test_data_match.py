@@ -15,8 +15,10 @@ from clcr_edge.data.hearing import SOUND_ALIKES, Heard
 from clcr_edge.data.match import (
     MATCH_CLASSES,
     Match,
+    known_digits,
     label_match,
     make_match_stream,
+    match_labels,
     match_training_streams,
     plan_match,
 )
@@ -216,3 +218,13 @@ def test_training_streams_can_start_anywhere(bank: DigitBank) -> None:
 def test_a_length_that_is_none_is_refused(bank: DigitBank) -> None:
     with pytest.raises(ConfigError, match=r"seconds = 0\.0"):
         make_match_stream(bank, CLEAN, 0.0, 0)
+
+
+def test_the_digits_known_in_each_tick_give_its_label(bank: DigitBank) -> None:
+    """With devices that come and go, in streams that end anywhere."""
+    seen_together = 0
+    for stream in islice(match_training_streams(bank, 5, seconds=8.0), 60):
+        seen, said = known_digits(stream, bank)
+        assert match_labels(seen, said).tolist() == stream.labels.tolist()
+        seen_together += int(np.isin(stream.labels, (Match.SAME, Match.DIFFERENT)).sum())
+    assert seen_together > 500

@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result  # noqa: E402
 from clcr_edge.cli import app  # noqa: E402
 from clcr_edge.config import TickConfig  # noqa: E402
 from clcr_edge.data.conditions import CLEAN  # noqa: E402
-from clcr_edge.data.match import Match, make_match_stream  # noqa: E402
+from clcr_edge.data.match import UNKNOWN, Match, make_match_stream, match_labels  # noqa: E402
 from clcr_edge.data.seen import FILE, Seen  # noqa: E402
 from clcr_edge.data.streams import Event  # noqa: E402
 from clcr_edge.data.synthetic import synthetic_bank  # noqa: E402
@@ -127,14 +127,37 @@ class TestPool:
             open_pool(path, bank, network, 4, 9, 2.0)
 
     def test_half_of_the_ticks_drawn_are_the_ones_to_learn(self) -> None:
-        labels = torch.zeros(2, 60, dtype=torch.int64)
-        labels[0, 10:40], labels[1, 3:5] = Match.SAME, Match.DIFFERENT
+        seen, said = (torch.full((2, 60), UNKNOWN, dtype=torch.int64) for _ in range(2))
+        seen[:, 10:40], said[0, 20:60], said[1, 38:60] = 3, 3, 4
         empty = TickBatch(*(torch.zeros(2, 60) for _ in range(8)))
-        drawn = Pool(empty, labels).draw(np.random.default_rng(0), 2, 20)
-        counts = sorted((row >= Match.SAME).sum().item() for row in drawn.labels)
-        assert counts[0] == 2  # all that there are
-        assert counts[1] >= 10
-        assert all(len(set(row.tolist())) == 20 and row.tolist() == sorted(row.tolist()) for row in drawn.ticks)
+        pool, found = Pool(empty, seen, said), set()
+        for seed in range(20):
+            drawn = pool.draw(np.random.default_rng(seed), 2, 20)
+            for row, ticks in zip(drawn.labels, drawn.ticks.tolist(), strict=True):
+                count = (row >= Match.SAME).sum().item()
+                found.add(count if count == 2 else min(count, 10))
+                assert len(set(ticks)) == 20
+                assert ticks == sorted(ticks)
+        assert found == {2, 10}  # all that there are, or at least half
+
+    def test_what_is_seen_and_what_is_heard_may_come_of_two_streams(self) -> None:
+        """Their labels follow from both; same and different are drawn alike, though only one pair in ten is the same."""
+        rng = np.random.default_rng(0)
+        digits = torch.from_numpy(rng.integers(0, 10, (2, 200)))
+        seen, said = (d.unsqueeze(1).expand(-1, 30).clone() for d in digits)
+        number = torch.arange(200.0).unsqueeze(1).expand(-1, 30)
+        pool = Pool(TickBatch(*(number for _ in range(8))), seen, said)
+        verdicts = []
+        for seed in range(30):
+            drawn = pool.draw(np.random.default_rng(seed), 8, 10)
+            shows, says = drawn.batch.frames[:, 0].long(), drawn.batch.fbank[:, 0].long()
+            assert torch.equal(drawn.batch.vision[:, 0].long(), shows)
+            assert torch.equal(drawn.batch.ngrams[:, 0].long(), says)
+            assert torch.equal(drawn.batch.word_tick[:, 0].long(), says)
+            same = digits[0][shows] == digits[1][says]
+            assert torch.equal(drawn.labels[:, 0] == Match.SAME, same)
+            verdicts += same.tolist()
+        assert 0.3 < np.mean(verdicts) < 0.6
 
     def test_its_labels_are_the_streams(self, student: Student, tmp_path: Path) -> None:
         from clcr_edge.data.match import match_training_streams
@@ -142,7 +165,7 @@ class TestPool:
         bank = synthetic_bank("check")
         pool = open_pool(tmp_path / "p", bank, start_network(student, "full", 0, (0.0, 0.0)), 3, 8, 2.0)
         for row, stream in enumerate(islice(match_training_streams(bank, 3, seconds=2.0), 3)):
-            assert pool.labels[row].tolist() == stream.labels.tolist()
+            assert match_labels(pool.seen[row].numpy(), pool.said[row].numpy()).tolist() == stream.labels.tolist()
             assert pool.batch.vision[row].tolist() == stream.vision_present.tolist()
 
 

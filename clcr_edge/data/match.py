@@ -46,7 +46,18 @@ from clcr_edge.data.plan import (
     say,
 )
 from clcr_edge.data.readers import RATE_HZ
-from clcr_edge.data.streams import Event, Labels, Perceived, Stream, compose, draw_presence, ticks_of, training_streams
+from clcr_edge.data.streams import (
+    RATE_TICKS_HZ,
+    Event,
+    IntArray,
+    Labels,
+    Perceived,
+    Stream,
+    compose,
+    draw_presence,
+    ticks_of,
+    training_streams,
+)
 from clcr_edge.data.words import known_by
 from clcr_edge.packets import FloatArray
 
@@ -61,6 +72,7 @@ class Match(IntEnum):
     DIFFERENT = 4
 
 
+UNKNOWN = 10  # no digit
 MATCH_CLASSES = ("none", "seen only", "said only", "same", "different")
 # Seen only, said only; the rest is both. Half of what is both agrees.
 _ALONE = (0.16, 0.16)
@@ -157,6 +169,29 @@ def label_match(bank: DigitBank, plan: Plan, perceived: list[Perceived], ticks: 
         ]
     found.sort(key=lambda pair: pair[0].onset)
     return Labels(labels, [event for event, _ in found], [what.trace for _, what in found])
+
+
+def known_digits(stream: Stream, bank: DigitBank) -> tuple[IntArray, IntArray]:
+    """The digit shown and the digit said that are known in each tick of a stream, int64 `[T]` each, `UNKNOWN` for none."""
+    seen, said = (np.full(stream.ticks, UNKNOWN, np.int64) for _ in range(2))
+    for trace in stream.traces:
+        if trace.shown_s is not None:
+            first, last = (round(t * RATE_TICKS_HZ) for t in trace.shown_s)
+            seen[first : last + AFTERMATH] = bank.image_labels[trace.image]
+        if trace.said_s is not None:
+            start, end = (round(t * RATE_HZ) for t in trace.said_s)
+            said[known_by(start, end - start)] = bank.recording_labels[trace.recording]
+    # What happens while its device is away is not known.
+    seen[~np.isin(stream.labels, (Match.SEEN, Match.SAME, Match.DIFFERENT))] = UNKNOWN
+    said[~np.isin(stream.labels, (Match.SAID, Match.SAME, Match.DIFFERENT))] = UNKNOWN
+    return seen, said
+
+
+def match_labels(seen: IntArray, said: IntArray) -> IntArray:
+    """A `Match` for each tick of what `known_digits` gives, any shape."""
+    either = np.where(seen == said, Match.SAME, Match.DIFFERENT)
+    one = np.where(seen != UNKNOWN, Match.SEEN, np.where(said != UNKNOWN, Match.SAID, Match.NONE))
+    return np.where((seen != UNKNOWN) & (said != UNKNOWN), either, one).astype(np.int64)
 
 
 def make_match_stream(

@@ -79,7 +79,7 @@ def train_match(
     out.mkdir(parents=True, exist_ok=True)
     streams = open_pool(pool or out / POOL, material.every, model, seed, recipe.pool, recipe.seconds)
     watched = list(islice(read_streams(model, material.held, MODERATE, 900), recipe.watched))
-    total = streams.labels.shape[1]
+    total = streams.seen.shape[1]
 
     def loss(batch: LabelledTicks, step: int) -> dict[str, Tensor]:
         model.train()

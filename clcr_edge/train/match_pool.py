@@ -1,5 +1,9 @@
 """The training streams of `digits-match` as the front ends read them, made once: every step and every variant draws from these.
 
+What is seen of one stream and what is heard of another are a third stream, whose labels follow from the digits that are known
+in each: so a few thousand streams give millions. Without it networks learned the pairs of digits of the streams by heart, and
+told same from different no better than a coin on others (measured with 2,400 streams).
+
 A pool is a function of (bank, front ends, seed, size); its file says of which, and one of another is refused.
 """
 
@@ -20,7 +24,7 @@ from torch.utils.data import Dataset
 
 from clcr_edge.config import TickConfig
 from clcr_edge.data.bank import DigitBank
-from clcr_edge.data.match import Match, match_training_streams
+from clcr_edge.data.match import Match, known_digits, match_labels, match_training_streams
 from clcr_edge.data.seen import Seen
 from clcr_edge.errors import ClcrEdgeError
 from clcr_edge.model.student import NEVER, TickBatch
@@ -32,11 +36,14 @@ from clcr_edge.train.teacher_checkpoint import read_metadata
 from clcr_edge.train.voices import other_voices
 
 _AT_ONCE = 8  # streams through the CNNs together
-_LABELS = "labels"
+_SEEN, _SAID = "seen", "said"
+_SEEN_FIELDS = ("frames", "vision")
+_OWN = 0.2  # how often a stream stays as it is
+_CANDIDATES = 24
 
 
-class _Streams(Dataset[tuple[TickBatch, Tensor]]):
-    """Batch k: streams 8 k to 8 k + 7, and their labels int64 `[8, T]`."""
+class _Streams(Dataset[tuple[TickBatch, Tensor, Tensor]]):
+    """Batch k: streams 8 k to 8 k + 7, and the digits that are known of what they show and say, int64 `[8, T]` each."""
 
     def __init__(self, bank: DigitBank, seed: int, seconds: float) -> None:
         self.bank, self.seed, self.seconds = bank, seed, seconds
@@ -44,31 +51,48 @@ class _Streams(Dataset[tuple[TickBatch, Tensor]]):
     def __len__(self) -> int:
         return 1 << 30
 
-    def __getitem__(self, k: int) -> tuple[TickBatch, Tensor]:
+    def __getitem__(self, k: int) -> tuple[TickBatch, Tensor, Tensor]:
         source = match_training_streams(self.bank, self.seed, seconds=self.seconds, start=k * _AT_ONCE)
         made = [next(source) for _ in range(_AT_ONCE)]
         batch = collate(made, TickConfig())
         voice = int(np.random.SeedSequence([self.seed, k, 9]).generate_state(1)[0] >> 1)
         batch.fbank = other_voices(batch.fbank, voice)
-        return batch, torch.from_numpy(np.stack([s.labels for s in made]))
+        seen, said = zip(*(known_digits(s, self.bank) for s in made), strict=True)
+        return batch, torch.from_numpy(np.stack(seen)), torch.from_numpy(np.stack(said))
 
 
 class Pool:
-    """N streams of T ticks that `fronted` has read, and their labels int64 `[N, T]`."""
+    """N streams of T ticks that `fronted` has read, and the digits known of what they show and say: int64 `[N, T]` each."""
 
-    def __init__(self, batch: TickBatch, labels: Tensor) -> None:
-        self.batch, self.labels = batch, labels
+    def __init__(self, batch: TickBatch, seen: Tensor, said: Tensor) -> None:
+        self.batch, self.seen, self.said = batch, seen, said
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.seen)
 
     def draw(self, rng: np.random.Generator, streams: int, predict: int) -> LabelledTicks:
-        """Some streams, and some ticks of each, without repeats: half of them same or different, as far as there are any, since
-        these are the ones to learn and only one tick in seven is."""
-        rows = torch.from_numpy(rng.choice(len(self), streams, replace=False))
-        ticks = torch.from_numpy(np.stack([_ticks(own, rng, predict) for own in self.labels[rows].numpy()]))
-        batch = TickBatch(*(getattr(self.batch, f.name)[rows] for f in fields(TickBatch)))
-        return LabelledTicks(batch, ticks, self.labels[rows].gather(1, ticks), self.labels[:0], self.labels[:0])
+        """Some streams, most of them made of what is seen of one and heard of another, and some ticks of each, without repeats:
+        half of them same or different, as far as there are any, since these are the ones to learn and only one in seven is."""
+        shows = rng.choice(len(self), streams, replace=False)
+        says = np.array([self._partner(row, rng) for row in shows])
+        labels = match_labels(self.seen[shows].numpy(), self.said[says].numpy())
+        ticks = np.stack([_ticks(own, rng, predict) for own in labels])
+        rows = {f.name: shows if f.name in _SEEN_FIELDS else says for f in fields(TickBatch)}
+        batch = TickBatch(**{name: getattr(self.batch, name)[torch.from_numpy(own)] for name, own in rows.items()})
+        nothing = self.seen[:0]
+        return LabelledTicks(
+            batch, torch.from_numpy(ticks), torch.from_numpy(np.take_along_axis(labels, ticks, 1)), nothing, nothing
+        )
+
+    def _partner(self, row: int, rng: np.random.Generator) -> int:
+        """Whose sound and words go with the pictures of a stream: its own, or of some others that with most of same or of
+        different, as likely."""
+        if rng.random() < _OWN:
+            return row
+        others = rng.choice(len(self), min(_CANDIDATES, len(self)), replace=False)
+        labels = match_labels(self.seen[row].numpy()[None], self.said[others].numpy())
+        wanted = Match.SAME if rng.random() < 0.5 else Match.DIFFERENT
+        return int(others[(labels == wanted).sum(axis=1).argmax()])
 
     def batches(self, seed: int, streams: int, predict: int, first: int, count: int) -> Iterator[LabelledTicks]:
         """Batches first .. first + count - 1; batch k depends on (pool, seed, k) alone."""
@@ -89,8 +113,8 @@ def open_pool(path: Path, bank: DigitBank, teacher: Teacher, seed: int, streams:
     if read_metadata(path).get("identity") != identity:
         raise ClcrEdgeError(f"{path}: streams of another seed, data, front end or size; remove it to make them anew")
     held = load_tensors(path)
-    labels = held.pop(_LABELS)
-    return Pool(TickBatch(**held), labels)
+    seen, said = held.pop(_SEEN), held.pop(_SAID)
+    return Pool(TickBatch(**held), seen, said)
 
 
 def _ticks(labels: npt.NDArray[np.int64], rng: np.random.Generator, predict: int) -> npt.NDArray[np.int64]:
@@ -106,9 +130,9 @@ def _make(bank: DigitBank, teacher: Teacher, seed: int, streams: int, seconds: f
     count = streams // _AT_ONCE
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
-        for batch, labels in bar.track(batches_from(_Streams(bank, seed, seconds), 0, count), count, description="streams"):
+        for batch, seen, said in bar.track(batches_from(_Streams(bank, seed, seconds), 0, count), count, description="streams"):
             read = fronted(teacher, batch)
-            parts.append({f.name: getattr(read, f.name) for f in fields(TickBatch)} | {_LABELS: labels})
+            parts.append({f.name: getattr(read, f.name) for f in fields(TickBatch)} | {_SEEN: seen, _SAID: said})
     slots = max(p["word_tick"].shape[1] for p in parts)
     return {name: torch.cat([_widened(name, p[name], slots) for p in parts]) for name in parts[0]}
 
@@ -122,7 +146,7 @@ def _widened(name: str, part: Tensor, slots: int) -> Tensor:
 
 
 def _identity(bank: DigitBank, teacher: Teacher, seed: int, streams: int, seconds: float) -> str:
-    digest = hashlib.sha256(f"{seed} {streams} {seconds}".encode())
+    digest = hashlib.sha256(f"digits known {seed} {streams} {seconds}".encode())
     seen = Seen.of(bank)
     digest.update(seen.images.tobytes() + seen.recordings.tobytes())
     for encoder in teacher.encoders.values():
