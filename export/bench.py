@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 import wave
@@ -23,6 +22,7 @@ from clcr_edge.errors import EngineError
 from clcr_edge.export.generated import RATE_HZ, GeneratedCamera, GeneratedMedia, GeneratedMicrophone
 from clcr_edge.export.latency import percentiles
 from clcr_edge.packets import Modality, Word
+from clcr_edge.runtime.child_python import child_python
 from clcr_edge.runtime.engine import Engine
 from clcr_edge.runtime.machine import resident_bytes
 from clcr_edge.runtime.opening import open_pipeline
@@ -169,7 +169,7 @@ def cold_start(arguments: Sequence[str], folder: Path, media: GeneratedMedia, se
 
     The process is cold, the system's file cache is not. With files the first tick itself takes its 40 ms.
     """
-    command = [sys.executable, "-m", "clcr_edge", "run", *arguments, "--json", "--duration", str(seconds)]
+    command = [*child_python("from clcr_edge.cli import main; main()"), "run", *arguments, "--json", "--duration", str(seconds)]
     if not {"--camera", "--mic"} & set(arguments):
         command += ["--mic", str(_sound(folder, media, seconds + 1.0))]
     begun = time.monotonic()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import onnx
 
 from clcr_edge.export.step import STATES
+from clcr_edge.runtime.child_python import child_python
 
 # Linux tells a process's resident size in /proc; elsewhere nothing is measured, and nothing is guessed.
 _CODE = """
@@ -53,7 +53,7 @@ def resident_bytes(model: onnx.ModelProto) -> dict[str, int] | None:
         with tempfile.TemporaryDirectory(prefix="clcr-edge-") as folder:
             path = Path(folder) / "step.onnx"
             onnx.save(model, path)
-            call = [sys.executable, "-c", _CODE, str(path)]
+            call = [*child_python(_CODE), str(path)]
             done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=120)
         found = json.loads(done.stdout)
         return {k: int(found[k]) for k in ("engine_bytes", "process_bytes")}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clcr_edge.errors import ClcrEdgeError
+from clcr_edge.runtime.child_python import child_python
 from clcr_edge.runtime.machine import machine_table
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def try_part(name: str, code: str | None = None, timeout_s: float = _TRIAL_S) ->
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _SAY + (code or _TRIALS[name])],
+            child_python(_SAY + (code or _TRIALS[name])),
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from clcr_edge.errors import MissingPartError, SpeechModelError
+from clcr_edge.runtime.child_python import child_python
 
 # Each alternative: the files that Vosk itself looks for. The first is the layout of its newer models.
 _LAYOUTS = (
@@ -19,7 +19,6 @@ _TRY_S = 120.0
 
 # Runs in a process of its own, because a bad model ends it by abort() and nothing in Python can catch that.
 _TRIAL = """
-import sys
 import vosk
 vosk.SetLogLevel(-1)
 recogniser = vosk.KaldiRecognizer(vosk.Model(sys.argv[1]), 16000.0)
@@ -57,7 +56,7 @@ def check_speech_model(model_dir: Path, *, trial: bool = True) -> None:
 def _try(model_dir: Path) -> None:
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _TRIAL, str(model_dir)],
+            [*child_python(_TRIAL), str(model_dir)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

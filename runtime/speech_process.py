@@ -13,7 +13,6 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +21,7 @@ import numpy as np
 
 from clcr_edge.errors import ClcrEdgeError, SpeechModelError
 from clcr_edge.packets import AudioChunk, Word
+from clcr_edge.runtime.child_python import child_python
 from clcr_edge.runtime.machine import ProcessUse, process_use
 
 _HEAD = struct.Struct("<dII")  # time of the first sample, s; rate, Hz; samples
@@ -40,11 +40,11 @@ class SpeechProcess:
         self._model_dir, self._stable = model_dir, stable
         self._listens = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, str(model_dir), str(stable)],
+            [*child_python(f"from {__name__} import main; main()"), str(model_dir), str(stable)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_environment(),
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # enough for Kaldi
             start_new_session=True,  # Ctrl-C is for us: we end it, after its last words
         )
 
@@ -114,11 +114,6 @@ class SpeechProcess:
         return SpeechModelError(f"its process {how}")
 
 
-def _environment() -> Mapping[str, str]:
-    """Where this process finds modules, the other one does too; and one thread is enough for Kaldi."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-
-
 def _listen(model_dir: Path, stable: int, stdin: BinaryIO, stdout: BinaryIO) -> None:
     """The other process: until its input ends."""
 
@@ -140,6 +135,7 @@ def _listen(model_dir: Path, stable: int, stdin: BinaryIO, stdout: BinaryIO) -> 
         tell([(w.text, w.start_s, w.end_s, w.confidence) for w in recogniser.push(chunk)])
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The other process, from its command line: a model's directory, and `stable`."""
     with suppress(BrokenPipeError, KeyboardInterrupt):
         _listen(Path(sys.argv[1]), int(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer)

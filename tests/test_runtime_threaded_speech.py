@@ -23,6 +23,7 @@ from clcr_edge.runtime.machine import process_use
 from clcr_edge.runtime.media_file import MediaFile
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.speech import Recogniser
+from clcr_edge.runtime.speech_model import check_speech_model
 from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
@@ -306,6 +307,21 @@ def test_what_keeps_it_from_listening_is_told(tmp_path: Path) -> None:
     apart = SpeechProcess(tmp_path / "none")
     with pytest.raises(SpeechModelError, match="none: no such speech model"):
         apart.ready()
+    apart.close()
+
+
+@pytest.mark.live
+def test_modules_of_the_working_directory_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_module("vosk")
+    for name in ("json", "vosk", "numpy", "clcr_edge"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a stray file was run')")
+    path = default_speech_model()
+    assert path is not None
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    monkeypatch.chdir(tmp_path)
+    check_speech_model(path)
+    apart = SpeechProcess(path)
+    assert apart.ready() is apart
     apart.close()
 
 
