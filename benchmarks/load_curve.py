@@ -101,15 +101,19 @@ def live(policy: str, engine: Engine, ladder: Ladder, stream: Stream, machine: M
         begun_s = max(free_s, end_s)
         if tick < resume:
             continue
-        if policy == "nothing" and begun_s - end_s > BEHIND_S:
+        if begun_s - end_s > BEHIND_S:
             # Live, the stream begins anew at the present: the ticks in between are gone.
             resume = int(np.ceil(free_s / tick_s)) - 1
+            rung = session.rung
             session = Session(engine, ladder)
             session.start(resume * tick_s)
+            session.rung = rung
+            if shedding is not None:
+                shedding.restarted()
             continue
         packets.into(session)
         rungs.append(session.rung)
-        late = policy == "dropping" and begun_s - end_s > tick_s
+        late = begun_s - end_s > tick_s if policy == "dropping" else shedding is not None and shedding.drops
         if late or not session.due:
             session.skip()
             busy_s = machine.passes() if late else machine.takes(session.rung, tick)

@@ -4,7 +4,8 @@
     one after the other --time--> does each still save, on top of those before? --judge--> rungs
 
 Fewer ticks stand where they were measured to stand: for the student of the digits, dropping three ticks of four costs less than
-losing sight. A change that saves less than `MIN_SAVING` of the tick that it is made to is no rung: the report says so.
+losing sight. A change that saves less than `MIN_SAVING` of the tick that it is made to, or loses more than `MOST_LOST`, is no rung: the report
+says so. Where the last rung does not keep up either, the runtime lets ticks pass (`Shedding.drops`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from clcr_edge.runtime.ladder import Ladder, Rung
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 
 MIN_SAVING = 0.15
+# Points of tick accuracy: what loses more is worse than to let ticks pass, which is what follows the last rung.
+MOST_LOST = 20.0
 STREAMS = 8  # of the check streams: 4,000 ticks, about 30 events
 Tell = Callable[[str, int, int], None]
 _OFF = {"vision-off": Modality.VISION, "audio-off": Modality.AUDIO}
@@ -44,6 +47,7 @@ def changes_of(config: StudentConfig) -> dict[str, Rung]:
         Rung("audio-off", audio=False),
         Rung("half-rate", tick_every=2),
         Rung("quarter-rate", tick_every=4),
+        Rung("eighth-rate", tick_every=8),
     ]
     if half >= 4:  # the smallest that a configuration may have
         tried.insert(3, Rung("half-windows", window=half))
@@ -117,7 +121,7 @@ def build_ladder(
 
     weights = dict(zip(Modality, full.modality_weights, strict=True))
     off = sorted((r for r in paying if r.name in _OFF), key=lambda r: weights[_OFF[r.name]])
-    paying = [r for r in paying if r not in off[1:]]
+    paying = [r for r in paying if r not in off[1:] and losses[r.name][1] <= MOST_LOST]
     # By ticks, of which there are a hundred times as many as events; what is lost within their noise counts as that.
     paying.sort(key=lambda r: -saving[r.name] / max(losses[r.name][1], 0.05))
     rungs, dropped = work.stacked(paying)
@@ -142,7 +146,7 @@ def build_ladder(
                 "lost_event_points": round(losses[r.name][0], 3) if r.name in losses else None,
                 "lost_tick_points": round(losses[r.name][1], 3) if r.name in losses else None,
                 "rung": r.name in kept,
-                "why": _why(r, saving[r.name], off, kept, dropped),
+                "why": _why(r, saving[r.name], losses.get(r.name, (0.0, 0.0))[1], off, kept, dropped),
             }
             for r in alone
         ],
@@ -152,11 +156,15 @@ def build_ladder(
     return BuiltLadder(tuple(measured), {f: work.graphs.made[f] for f in sorted(files)}, about)
 
 
-def _why(change: Rung, saving: float, off: Sequence[Rung], kept: set[str], dropped: dict[str, float]) -> str:
+def _why(
+    change: Rung, saving: float, lost: float, off: Sequence[Rung], kept: set[str], dropped: dict[str, float]
+) -> str:
     if change.name in kept:
         return "a rung"
     if saving < MIN_SAVING:
         return f"saves {saving:.0%} of a tick, less than {MIN_SAVING:.0%}"
+    if lost > MOST_LOST:
+        return f"loses {lost:.1f} points of tick accuracy, more than to let ticks pass"
     if change in off[1:]:
         return "another modality has less weight"
     return f"saves {dropped[change.name]:.0%} of the tick of the rung before it, less than {MIN_SAVING:.0%}"

@@ -197,7 +197,7 @@ class Pipeline:
             for word in words:
                 session.push_word(word)
                 listener.on_word(word)
-            if session.due:
+            if session.due and not (self._shedding is not None and self._shedding.drops):
                 sources = {name: state.value for name, state in self.states.items()}
                 prediction = replace(session.step(), drift_ppm=feed.drift_ppm, sources=sources)
                 listener.on_prediction(prediction)
@@ -251,7 +251,9 @@ class Pipeline:
         rung = self.session.rung
         self.session.reset()
         self.session.start(t_s)
-        self.session.rung = rung  # a halt says nothing about the load
+        self.session.rung = rung
+        if self._shedding is not None:
+            self._shedding.restarted()
         self._listener.on_start(t_s)
         self._past = Summary(total.ticks, total.frames_used, total.frames_unused - frames_dropped, 0, total.ticks_without_audio)
         self._listener.on_notice("this process stood still for seconds; predictions start anew")

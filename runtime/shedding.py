@@ -68,6 +68,10 @@ class Shedding:
         self._since_up_s = float("inf")
         self._calm_needed_s = self._settings.calm_s
 
+    def restarted(self) -> None:
+        """The stream has begun anew at the present: nothing waits any more. The rung stays; a halt says nothing about load."""
+        self.backlog_s = 0.0
+
     @property
     def busy_s(self) -> float:
         """Mean work per tick of late, in seconds."""
@@ -77,6 +81,11 @@ class Shedding:
     def load(self) -> float:
         """Mean work per tick of late as a share of a tick: above 1 ticks are not finished in time."""
         return self.busy_s / self._tick_s
+
+    @property
+    def drops(self) -> bool:
+        """Whether the next tick is to pass without a prediction: the last rung does not keep up either, and is behind."""
+        return self.rung + 1 == len(self._costs) and self.backlog_s > self._tick_s
 
     def observe(self, busy_s: float) -> int:
         """Take in how long a tick kept the thread busy; returns the rung for the next one, at most one away from this one."""

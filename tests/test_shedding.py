@@ -106,6 +106,36 @@ class TestSimulated:
         rungs, _, shedding = simulate(lambda _: 20.0, 60.0)
         assert rungs[-1] == len(COSTS) - 1
         assert shedding.backlog_s == SheddingSettings().most_backlog_s
+        assert shedding.drops
+
+    @pytest.mark.parametrize("load", [8.0, 20.0, 60.0])
+    def test_where_the_last_rung_does_not_keep_up_ticks_pass_and_nothing_falls_behind(self, load: float) -> None:
+        """A tick that passes takes a two-hundredth of a whole one; predictions are as many as fit, and never late for long."""
+        shedding, free_s = Shedding(COSTS, TICK_S), 0.0
+        made: list[bool] = []
+        backlogs: list[float] = []
+        for tick in range(3_000):
+            begun_s = max(free_s, (tick + 1) * TICK_S)
+            if begun_s - (tick + 1) * TICK_S > 2.0:  # as a live run does
+                begun_s = (tick + 1) * TICK_S
+                shedding.restarted()
+            passes = shedding.drops
+            busy_s = (0.005 if passes else COSTS[shedding.rung]) * load * TICK_S
+            free_s = begun_s + busy_s
+            shedding.observe(busy_s)
+            made.append(not passes)
+            backlogs.append(begun_s - (tick + 1) * TICK_S)
+        assert shedding.rung == len(COSTS) - 1
+        settled = slice(1_000, None)
+        assert max(backlogs[settled]) <= TICK_S + COSTS[-1] * load * TICK_S
+        assert np.mean(made[settled]) == pytest.approx(min(1.0, (1.0 - 0.005 * load) / (0.145 * load)), rel=0.1)
+
+    def test_while_there_are_rungs_left_no_tick_passes(self) -> None:
+        shedding = Shedding(COSTS, TICK_S)
+        for _ in range(4):
+            shedding.observe(0.5)
+        assert shedding.backlog_s > TICK_S
+        assert not shedding.drops
 
     def test_reset(self) -> None:
         _, _, shedding = simulate(lambda _: 5.0, 10.0)

@@ -28,7 +28,7 @@ from clcr_edge.data.seen import FILE, Seen  # noqa: E402
 from clcr_edge.data.streams import Event  # noqa: E402
 from clcr_edge.data.synthetic import synthetic_bank  # noqa: E402
 from clcr_edge.errors import ClcrEdgeError  # noqa: E402
-from clcr_edge.model.student import Student, TickBatch  # noqa: E402
+from clcr_edge.model.student import NEVER, Student, TickBatch  # noqa: E402
 from clcr_edge.model.teacher.network import Teacher  # noqa: E402
 from clcr_edge.model.teacher.streams import stream_inputs, tick_spans  # noqa: E402
 from clcr_edge.model.teacher.variants import VARIANTS  # noqa: E402
@@ -37,7 +37,7 @@ from clcr_edge.train import match, match_scores  # noqa: E402
 from clcr_edge.train.batches import collate  # noqa: E402
 from clcr_edge.train.checkpoint import save_student  # noqa: E402
 from clcr_edge.train.match import MatchRecipe, train_match  # noqa: E402
-from clcr_edge.train.match_pool import Pool, open_pool  # noqa: E402
+from clcr_edge.train.match_pool import PIECE, Pool, open_pool  # noqa: E402
 from clcr_edge.train.match_scores import MatchScorer, predict_match, read_streams, verdict  # noqa: E402
 from clcr_edge.train.match_start import encode_fronted, fronted, start_network  # noqa: E402
 from clcr_edge.train.teacher_checkpoint import load_teacher  # noqa: E402
@@ -153,11 +153,32 @@ class TestPool:
             shows, says = drawn.batch.frames[:, 0].long(), drawn.batch.fbank[:, 0].long()
             assert torch.equal(drawn.batch.vision[:, 0].long(), shows)
             assert torch.equal(drawn.batch.ngrams[:, 0].long(), says)
-            assert torch.equal(drawn.batch.word_tick[:, 0].long(), says)
+            assert torch.equal(drawn.batch.word_tick[:, 0].long(), torch.where(says < 30, says, NEVER))
             same = digits[0][shows] == digits[1][says]
             assert torch.equal(drawn.labels[:, 0] == Match.SAME, same)
             verdicts += same.tolist()
         assert 0.3 < np.mean(verdicts) < 0.6
+
+    def test_a_piece_is_cut_out_whole(self) -> None:
+        """Pictures, sound, words and labels of the same ticks; words that arrive outside it are no words of it."""
+        ticks = torch.arange(200).expand(4, -1)
+        seen = torch.where((ticks >= 90) & (ticks < 120), 3, UNKNOWN)
+        said = torch.where((ticks >= 100) & (ticks < 130), 3, UNKNOWN)
+        words = torch.tensor([[5, 105, 150]]).expand(4, -1)
+        some = words.float()
+        pool = Pool(TickBatch(ticks, ticks > 20, ticks, ticks > 30, words, some, words, words), seen, said)
+        for seed in range(20):
+            drawn = pool.draw(np.random.default_rng(seed), 4, 12)
+            first = drawn.batch.frames[:, :1]
+            inside = first + torch.arange(PIECE)
+            for field, expected in (("frames", inside), ("fbank", inside), ("vision", inside > 20), ("audio", inside > 30)):
+                assert torch.equal(getattr(drawn.batch, field), expected)
+            there = (words >= first) & (words < first + PIECE)
+            assert torch.equal(drawn.batch.word_tick, torch.where(there, words - first, NEVER))
+            asked = first + drawn.ticks
+            expected = match_labels(seen[0].numpy()[asked.numpy()], said[0].numpy()[asked.numpy()])
+            assert drawn.labels.tolist() == expected.tolist()
+            assert (drawn.ticks >= PIECE // 4).all()
 
     def test_its_labels_are_the_streams(self, student: Student, tmp_path: Path) -> None:
         from clcr_edge.data.match import match_training_streams

@@ -28,7 +28,7 @@ from clcr_edge.train.checkpoint import RESUME
 from clcr_edge.train.digits import digits_material
 from clcr_edge.train.digits_teacher import WINDOW
 from clcr_edge.train.loop import METRICS, Schedule, fit
-from clcr_edge.train.match_pool import open_pool
+from clcr_edge.train.match_pool import PIECE, open_pool
 from clcr_edge.train.match_scores import TASK, MatchScorer, predict_match, read_streams
 from clcr_edge.train.match_start import encode_fronted, open_source, start_network
 from clcr_edge.train.memory import keep_memory
@@ -79,7 +79,7 @@ def train_match(
     out.mkdir(parents=True, exist_ok=True)
     streams = open_pool(pool or out / POOL, material.every, model, seed, recipe.pool, recipe.seconds)
     watched = list(islice(read_streams(model, material.held, MODERATE, 900), recipe.watched))
-    total = streams.seen.shape[1]
+    total = min(PIECE, streams.seen.shape[1])
 
     def loss(batch: LabelledTicks, step: int) -> dict[str, Tensor]:
         model.train()
@@ -97,7 +97,7 @@ def train_match(
         told = {"val_tick_accuracy": scores.plain.tick_accuracy, "val_match_accuracy": scores.match_accuracy}
         return {k: round(v, 4) for k, v in told.items() if not np.isnan(v)}
 
-    draw = partial(streams.batches, seed, min(recipe.streams, len(streams)), min(recipe.predict, total))
+    draw = partial(streams.batches, seed, min(recipe.streams, len(streams)), min(recipe.predict, total - total // 4))
     schedule = Schedule(recipe.steps, recipe.lr)
     every = min(100, recipe.steps)
     average = fit(TASK, model, schedule, draw, loss, out, seed, watch, every, identity=f"{variant} {recipe}")

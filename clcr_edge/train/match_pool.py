@@ -37,7 +37,8 @@ from clcr_edge.train.voices import other_voices
 
 _AT_ONCE = 8  # streams through the CNNs together
 _SEEN, _SAID = "seen", "said"
-_SEEN_FIELDS = ("frames", "vision")
+PIECE = 64  # ticks, 2.6 s: a network reads so much at a time, in training and after it
+_ASKED = 0.85
 _OWN = 0.2  # how often a stream stays as it is
 _CANDIDATES = 24
 
@@ -71,17 +72,41 @@ class Pool:
         return len(self.seen)
 
     def draw(self, rng: np.random.Generator, streams: int, predict: int) -> LabelledTicks:
-        """Some streams, most of them made of what is seen of one and heard of another, and some ticks of each, without repeats:
-        half of them same or different, as far as there are any, since these are the ones to learn and only one in seven is."""
+        """Pieces of some streams, most of them made of what is seen of one and heard of another, and some ticks of each,
+        without repeats: half of them same or different, as far as there are any, since these are the ones to learn and only
+        one in seven is. A piece is `PIECE` ticks long, or the whole stream; what is asked for lies behind its first quarter."""
         shows = rng.choice(len(self), streams, replace=False)
         says = np.array([self._partner(row, rng) for row in shows])
         labels = match_labels(self.seen[shows].numpy(), self.said[says].numpy())
-        ticks = np.stack([_ticks(own, rng, predict) for own in labels])
-        rows = {f.name: shows if f.name in _SEEN_FIELDS else says for f in fields(TickBatch)}
-        batch = TickBatch(**{name: getattr(self.batch, name)[torch.from_numpy(own)] for name, own in rows.items()})
+        length = min(PIECE, labels.shape[1])
+        first = np.array([_first(own, length, rng) for own in labels])
+        inside = first[:, None] + np.arange(length)
+        labels = np.take_along_axis(labels, inside, 1)
+        skip = length // 4
+        ticks = np.stack([_ticks(own[skip:], rng, min(predict, length - skip)) + skip for own in labels])
         nothing = self.seen[:0]
         return LabelledTicks(
-            batch, torch.from_numpy(ticks), torch.from_numpy(np.take_along_axis(labels, ticks, 1)), nothing, nothing
+            self._pieces(torch.from_numpy(shows), torch.from_numpy(says), torch.from_numpy(inside)),
+            torch.from_numpy(ticks),
+            torch.from_numpy(np.take_along_axis(labels, ticks, 1)),
+            nothing,
+            nothing,
+        )
+
+    def _pieces(self, shows: Tensor, says: Tensor, inside: Tensor) -> TickBatch:
+        """What is seen of some streams and heard of others, in the ticks int64 `[B, length]`; words that arrive in them."""
+        own, seen, heard = self.batch, shows.unsqueeze(1), says.unsqueeze(1)
+        arrival = own.word_tick[says] - inside[:, :1]
+        there = (arrival >= 0) & (arrival < inside.shape[1])
+        return TickBatch(
+            frames=own.frames[seen, inside],
+            vision=own.vision[seen, inside],
+            fbank=own.fbank[heard, inside],
+            audio=own.audio[heard, inside],
+            ngrams=own.ngrams[says],
+            confidence=own.confidence[says],
+            word_tick=torch.where(there, arrival, NEVER),
+            word_age=own.word_age[says],
         )
 
     def _partner(self, row: int, rng: np.random.Generator) -> int:
@@ -115,6 +140,13 @@ def open_pool(path: Path, bank: DigitBank, teacher: Teacher, seed: int, streams:
     held = load_tensors(path)
     seen, said = held.pop(_SEEN), held.pop(_SAID)
     return Pool(TickBatch(**held), seen, said)
+
+
+def _first(labels: npt.NDArray[np.int64], length: int, rng: np.random.Generator) -> int:
+    """Where a piece begins: mostly so that a tick of same or different lies behind its first quarter."""
+    verdicts = np.flatnonzero(np.isin(labels, (Match.SAME, Match.DIFFERENT)))
+    tick = int(rng.choice(verdicts)) if len(verdicts) and rng.random() < _ASKED else int(rng.integers(len(labels)))
+    return int(np.clip(tick - rng.integers(length // 4, length), 0, len(labels) - length))
 
 
 def _ticks(labels: npt.NDArray[np.int64], rng: np.random.Generator, predict: int) -> npt.NDArray[np.int64]:

@@ -23,6 +23,7 @@ from clcr_edge.train.batches import collate
 from clcr_edge.train.digits_teacher import WINDOW, predict_ticks
 from clcr_edge.train.evaluate import STREAM_S, Material
 from clcr_edge.train.loop import hash_seed
+from clcr_edge.train.match_pool import PIECE
 from clcr_edge.train.match_start import encode_fronted, fronted
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.metrics import IntArray, Metrics, Scorer
@@ -129,7 +130,8 @@ def predict_match(teacher: Teacher, batch: TickBatch, window: int = WINDOW, with
         word_tick=torch.full_like(batch.word_tick, NEVER) if "language" in without else batch.word_tick,
         word_age=batch.word_age,
     )
-    found = predict_ticks(teacher, taken, window, TickConfig().rate_hz, encode=partial(encode_fronted, teacher))
+    rate_hz = TickConfig().rate_hz
+    found = predict_ticks(teacher, taken, window, rate_hz, PIECE / rate_hz, partial(encode_fronted, teacher))
     labels: IntArray = found.numpy()
     return labels
 
