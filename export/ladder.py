@@ -4,8 +4,8 @@
     one after the other --time--> does each still save, on top of those before? --judge--> rungs
 
 Fewer ticks stand where they were measured to stand: for the student of the digits, dropping three ticks of four costs less than
-losing sight. A change that saves less than `MIN_SAVING` of the tick that it is made to, or loses more than `MOST_LOST`, is no rung: the report
-says so. Where the last rung does not keep up either, the runtime lets ticks pass (`Shedding.drops`).
+losing sight. A change is no rung that saves less than `MIN_SAVING` of the tick that it is made to, or loses more than
+`MOST_LOST`; the report says so. Where the last rung does not keep up either, the runtime lets ticks pass (`Shedding.drops`).
 """
 
 from __future__ import annotations
