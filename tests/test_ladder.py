@@ -282,7 +282,7 @@ class TestBuild:
         assert set(changes) == set(changes_of(student.config))
         assert {r.name for r in built.rungs} == {n for n, c in changes.items() if c["rung"]}
         assert all(c["why"] for c in changes.values())
-        # Vision is most of a tick with a camera of 640 x 480: leaving it out must pay on any machine.
+        # Vision is the dearest part of a tick with a camera of 640 x 480: leaving it out must pay on any machine.
         assert changes["vision-off"]["saving"] > MIN_SAVING
         costs = [1.0, *(1.0 - r.saving for r in built.rungs)]
         assert all(b < 0.95 * a for a, b in pairwise(costs)), costs
