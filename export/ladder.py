@@ -163,14 +163,14 @@ def _why(
     if change.name in kept:
         return "a rung"
     if saving < MIN_SAVING:
-        return f"saves {saving:.0%} of a tick, less than {MIN_SAVING:.0%}"
+        return f"saves {saving:.1%} of a tick, less than {MIN_SAVING:.0%}"
     if change.tick_every > 1:
         return f"saves {saving:.0%}, loses {lost:.1f} points of tick accuracy; below the last rung as many ticks pass as must"
     if lost > MOST_LOST:
         return f"loses {lost:.1f} points of tick accuracy, more than to let ticks pass"
     if change in off[1:]:
         return "another modality has less weight"
-    return f"saves {dropped[change.name]:.0%} of the tick of the rung before it, less than {MIN_SAVING:.0%}"
+    return f"saves {dropped[change.name]:.1%} of the tick of the rung before it, less than {MIN_SAVING:.0%}"
 
 
 @dataclass

@@ -18,6 +18,7 @@ import av
 import numpy as np
 
 from clcr_edge.errors import RecordingError
+from clcr_edge.features.image import luma
 from clcr_edge.packets import ByteArray
 
 MOST_SIDE = 8_192
@@ -25,12 +26,11 @@ _OPTIONS = {"write_index": "0", "flush_packets": "1"}  # an index would grow in 
 
 
 def luma_of(image: ByteArray) -> ByteArray:
-    """uint8 `[H, W, 3]` RGB -> uint8 `[S, S]`, the luma of the centre square by `luma_square`'s own integers."""
+    """uint8 `[H, W, 3]` RGB -> uint8 `[S, S]`, the `luma` of the centre square."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    wide = image[top : top + side, left : left + side].astype(np.uint16)
-    return np.asarray((wide[..., 0] * 77 + wide[..., 1] * 150 + wide[..., 2] * 29) >> 8, np.uint8)
+    return np.asarray(luma(image[top : top + side, left : left + side]), np.uint8)
 
 
 class _File:

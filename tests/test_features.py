@@ -63,3 +63,17 @@ def test_words_hash_to_the_same_buckets_in_every_process() -> None:
     np.testing.assert_array_equal(seven, word_ngrams(" seven ", CONFIG))
     assert seven[:3].tolist() == [988, 2712, 1693]  # fixed: trained weights depend on them
     assert ((word_ngrams("donaudampfschifffahrtsgesellschaft", CONFIG) > 0).sum()) == CONFIG.ngrams_per_word
+
+
+def test_luma_is_of_integers_and_a_frame_and_its_luma_give_the_same_bits() -> None:
+    """What a recording keeps is the luma; replay must see what the network saw."""
+    from clcr_edge.features.image import luma, luma_square
+
+    rng = np.random.default_rng(0)
+    for shape in ((480, 640, 3), (720, 1280, 3), (97, 61, 3), (96, 96, 3), (5, 3, 3)):
+        image = rng.integers(0, 256, shape, np.uint8)
+        wide = image.astype(int)
+        expected = (wide[..., 0] * 77 + wide[..., 1] * 150 + wide[..., 2] * 29) >> 8
+        assert np.array_equal(luma(image), expected)
+        assert np.array_equal(luma_square(image, 96), luma_square(luma(image).astype(np.uint8), 96))
+    assert luma(np.full((2, 2, 3), 255, np.uint8)).max() == 255
