@@ -179,7 +179,7 @@ def test_any_rate_and_number_of_channels(
     played = np.stack([noise(1.2, rate_hz, seed=k) for k in range(count)], axis=1)
     expected = played[:, int(pick[0])] if pick else played.mean(axis=1)
     wanted = at_16_khz(expected, rate_hz)[1_600:-1_600]
-    for _ in range(2):  # a server on a busy machine may lose a block of the recording's playing
+    for _ in range(5):  # a server on a busy machine may lose a block of the recording's playing
         got = hear(sound, tmp_path, played, rate_hz, channels, pick)
         at, correlation = find_in(got["samples"], wanted)
         if correlation > 0.998:
