@@ -206,7 +206,7 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"interleaved \|[^|]*\| [\d.]+ / [\d.]+ / ([\d.]+) ms", int8("latency", "p99_ms")),
     ("README.md", r"INT8 is ([\d.]+) times as", lambda: fp32("latency", "p50_ms")() / int8("latency", "p50_ms")()),
     ("README.md", r"shedding ladder \(([\d.]+) ms a tick", at("export", "ladder", "tick_ms")),
-    ("README.md", r"vision-quarter-rate: saves (\d+)%", lambda: 100 * at("export", "ladder", "rungs", 0, "saving")()),
+    ("README.md", r"vision-half-rate: saves (\d+)%", lambda: 100 * at("export", "ladder", "rungs", 0, "saving")()),
     ("docs/shedding.md", r"One of them is ([\d.]+) MB", lambda: at("export", "ladder", "bytes", "step.held.fp32.onnx")() / 1e6),
     ("README.md", r"False events: ([\d.]+) a minute", false_events),
     ("README.md", r"beat the best of them by ([\d.]+)\s+points", best_of_one),
