@@ -4,9 +4,9 @@
     one after the other --time--> does each still save, on top of those before? --judge--> rungs
 
 Rungs make ticks cheaper. Fewer ticks come last, and are no rung: where the last one does not keep up, the runtime lets as many
-ticks pass as must (`Shedding.drops`). Rungs of half and a quarter of the ticks were worse than that at every load, as they skip
-more than is needed; they are made only where nothing else pays. What they save and lose is measured in any case, and told. A
-change is no rung either that saves less than `MIN_SAVING` of the tick that it is made to, or loses more than `MOST_LOST`.
+ticks pass as must (`Shedding.drops`). Half and a quarter of the ticks pass over more than they must; they are rungs only where
+nothing else pays. What they save and lose is measured in any case, and told. A change is no rung either that saves less than
+`MIN_SAVING` of the tick that it is made to, or loses more than `MOST_LOST`.
 """
 
 from __future__ import annotations

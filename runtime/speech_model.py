@@ -19,6 +19,7 @@ _TRY_S = 120.0
 
 # Runs in a process of its own, because a bad model ends it by abort() and nothing in Python can catch that.
 _TRIAL = """
+import sys
 import vosk
 vosk.SetLogLevel(-1)
 recogniser = vosk.KaldiRecognizer(vosk.Model(sys.argv[1]), 16000.0)

@@ -22,8 +22,6 @@ from clcr_edge.cli import main
 from clcr_edge.runtime.assets import default_bundle
 from clcr_edge.runtime.pipeline import Summary
 
-pytestmark = pytest.mark.live
-
 COMMAND = [sys.executable, "-m", "clcr_edge"]
 NO_SOUND = {**os.environ, "PULSE_SERVER": "unix:/nonexistent"}
 

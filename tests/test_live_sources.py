@@ -179,7 +179,7 @@ def test_any_rate_and_number_of_channels(
     played = np.stack([noise(1.2, rate_hz, seed=k) for k in range(count)], axis=1)
     expected = played[:, int(pick[0])] if pick else played.mean(axis=1)
     wanted = at_16_khz(expected, rate_hz)[1_600:-1_600]
-    for _ in range(5):  # a server on a busy machine may lose a block of the recording's playing
+    for _ in range(2):  # a server on a busy machine may lose a block of the recording's playing
         got = hear(sound, tmp_path, played, rate_hz, channels, pick)
         at, correlation = find_in(got["samples"], wanted)
         if correlation > 0.998:
@@ -239,8 +239,7 @@ def test_setting_the_wall_clock_moves_no_stamp(sound: SoundServer, tmp_path: Pat
     if got["lost"] == 0:  # a machine that stood still for a third of a second has a true hole
         assert got["gap"] < 0.002
         assert got["jumps"] == 0
-        # Blocks of a busy server settle the clock's rate late; a step of the wall clock would be 0.4 s and more.
-        assert got["samples"] / 16_000 == pytest.approx(got["span"], abs=0.05)
+        assert got["samples"] / 16_000 == pytest.approx(got["span"], abs=0.005)
 
 
 # -- the offset between a camera and a microphone ----------------------------------------------------------------------
@@ -324,7 +323,7 @@ def test_sync_measures_a_late_camera_and_run_takes_it_off(sound: SoundServer, tm
         told = re.search(r"stamps of pictures are moved (\d+) ms back", done.stderr)
         assert told, done.stderr
         moved_ms = int(told[1])
-        assert moved_ms == pytest.approx(late["offset_ms"], abs=1)  # stored to a tenth, told in whole milliseconds
+        assert told[1] == f"{round(late['offset_ms'] / 1e3, 4) * 1e3:.0f}"
         last = [json.loads(line) for line in done.stdout.splitlines()][-20:]
         both = [p for p in last if p["skew_ms"] is not None]
         assert both

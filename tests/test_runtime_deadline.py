@@ -11,8 +11,6 @@ import pytest
 from clcr_edge.errors import SourceError
 from clcr_edge.runtime.deadline import within
 
-pytestmark = pytest.mark.live
-
 
 def test_results_and_errors_come_through() -> None:
     assert within(5.0, "sum", lambda: 1 + 1) == 2

@@ -31,8 +31,6 @@ from clcr_edge.runtime.session import Session
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.stages import BOUNDS_S, LatencyHistogram, ages
 
-pytestmark = pytest.mark.live
-
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "clcr_edge", "run"]
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -25,8 +25,6 @@ from clcr_edge.runtime.pipeline import Pipeline, live, replay
 from clcr_edge.runtime.session import Session
 from clcr_edge.runtime.source_state import SourceState
 
-pytestmark = pytest.mark.live
-
 
 @pytest.fixture(scope="module")
 def engine(tiny_bundle: Path) -> OnnxEngine:

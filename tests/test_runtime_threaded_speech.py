@@ -27,8 +27,6 @@ from clcr_edge.runtime.speech_model import check_speech_model
 from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
-pytestmark = pytest.mark.live
-
 
 class Clock:
     def __init__(self) -> None:

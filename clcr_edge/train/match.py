@@ -28,6 +28,7 @@ from clcr_edge.train.checkpoint import RESUME
 from clcr_edge.train.digits import digits_material
 from clcr_edge.train.digits_teacher import WINDOW
 from clcr_edge.train.loop import METRICS, Schedule, fit
+from clcr_edge.train.match_heads import WithHeads
 from clcr_edge.train.match_pool import PIECE, open_pool
 from clcr_edge.train.match_scores import TASK, MatchScorer, predict_match, read_streams
 from clcr_edge.train.match_start import encode_fronted, open_source, start_network
@@ -39,18 +40,20 @@ POOL = "pool.safetensors"
 
 @dataclass(frozen=True)
 class MatchRecipe:
-    """pool streams of `seconds` are made once; each of `steps` steps draws `streams` of them and `predict` ticks of each, as
-    `Pool.draw` says. intra, inter: of the regularisers. watched: streams of a minute to watch on. threads: of torch; on a
-    busy machine two that wait for each other were measured to be many times slower than one."""
+    """pool streams of `seconds` are made once; each of `steps` steps draws pieces of `streams` of them and `predict` ticks of
+    each, as `Pool.draw` says. intra, inter: weights of the regularisers; auxiliary: of `match_heads`. watched: streams of a
+    minute to watch on. threads: of torch; on a busy machine two that wait for each other were measured to be many times slower
+    than one."""
 
     pool: int = 2_400
     seconds: float = 8.0
     steps: int = 1_100
-    streams: int = 6
-    predict: int = 100
+    streams: int = 48
+    predict: int = 8
     lr: float = 2e-3
     intra: float = 0.02
     inter: float = 0.002
+    auxiliary: float = 0.5
     watched: int = 4
     threads: int = 1
 
@@ -76,17 +79,27 @@ def train_match(
     material = digits_material(root, leave_out)
     student, found = open_source(source, material.left_out)
     model = start_network(student, variant, seed, (recipe.intra, recipe.inter))
+    learner = WithHeads(model)
     out.mkdir(parents=True, exist_ok=True)
     streams = open_pool(pool or out / POOL, material.every, model, seed, recipe.pool, recipe.seconds)
     watched = list(islice(read_streams(model, material.held, MODERATE, 900), recipe.watched))
     total = min(PIECE, streams.seen.shape[1])
 
     def loss(batch: LabelledTicks, step: int) -> dict[str, Tensor]:
-        model.train()
-        result = model.fuse(encode_fronted(model, batch.batch), tick_spans(batch.ticks, total, WINDOW))
+        learner.train()
+        levels = encode_fronted(model, batch.batch)
+        result = model.fuse(levels, tick_spans(batch.ticks, total, WINDOW))
         terms = teacher_losses(result, batch.labels, model.config)
+        digit = learner.digit_loss(levels, batch.shown, batch.spoken)
         right = (result.aggregated.logits.argmax(-1) == batch.labels.flatten()).float().mean()
-        return {"total": terms.total, "task": terms.task, "intra": terms.intra, "inter": terms.inter, "tick_accuracy": right}
+        return {
+            "total": terms.total + recipe.auxiliary * digit,
+            "task": terms.task,
+            "intra": terms.intra,
+            "inter": terms.inter,
+            "digit": digit,
+            "tick_accuracy": right,
+        }
 
     def watch(step: int) -> dict[str, float]:
         model.eval()
@@ -100,9 +113,9 @@ def train_match(
     draw = partial(streams.batches, seed, min(recipe.streams, len(streams)), min(recipe.predict, total - total // 4))
     schedule = Schedule(recipe.steps, recipe.lr)
     every = min(100, recipe.steps)
-    average = fit(TASK, model, schedule, draw, loss, out, seed, watch, every, identity=f"{variant} {recipe}")
+    average = fit(TASK, learner, schedule, draw, loss, out, seed, watch, every, identity=f"{variant} {recipe}")
     # The frozen CNNs are in no average.
-    save_weights(out / LAST, {k: average.get(k, v) for k, v in model.state_dict().items()})
+    save_weights(out / LAST, {k: average.get(f"network.{k}", v) for k, v in model.state_dict().items()})
     training = material.provenance(seed, recipe) | {"task": TASK, "front_ends": str(found)}
     save_description(out, model, {"training": training, "stream": {"window": WINDOW}})
     _save_seen(out, material.save_seen, found)

@@ -1,8 +1,7 @@
 """The training streams of `digits-match` as the front ends read them, made once: every step and every variant draws from these.
 
 What is seen of one stream and what is heard of another are a third stream, whose labels follow from the digits that are known
-in each: so a few thousand streams give millions. Without it networks learned the pairs of digits of the streams by heart, and
-told same from different no better than a coin on others (measured with 2,400 streams).
+in each: so a few thousand streams give millions, too many to learn their pairs of digits by heart.
 
 A pool is a function of (bank, front ends, seed, size); its file says of which, and one of another is refused.
 """
@@ -74,7 +73,8 @@ class Pool:
     def draw(self, rng: np.random.Generator, streams: int, predict: int) -> LabelledTicks:
         """Pieces of some streams, most of them made of what is seen of one and heard of another, and some ticks of each,
         without repeats: half of them same or different, as far as there are any, since these are the ones to learn and only
-        one in seven is. A piece is `PIECE` ticks long, or the whole stream; what is asked for lies behind its first quarter."""
+        one in seven is. A piece is `PIECE` ticks long, or the whole stream; what is asked for lies behind its first quarter.
+        shown and spoken hold the digits known, `UNKNOWN` for none."""
         shows = rng.choice(len(self), streams, replace=False)
         says = np.array([self._partner(row, rng) for row in shows])
         labels = match_labels(self.seen[shows].numpy(), self.said[says].numpy())
@@ -84,13 +84,12 @@ class Pool:
         labels = np.take_along_axis(labels, inside, 1)
         skip = length // 4
         ticks = np.stack([_ticks(own[skip:], rng, min(predict, length - skip)) + skip for own in labels])
-        nothing = self.seen[:0]
         return LabelledTicks(
             self._pieces(torch.from_numpy(shows), torch.from_numpy(says), torch.from_numpy(inside)),
             torch.from_numpy(ticks),
             torch.from_numpy(np.take_along_axis(labels, ticks, 1)),
-            nothing,
-            nothing,
+            self.seen[torch.from_numpy(shows)].gather(1, torch.from_numpy(inside)),
+            self.said[torch.from_numpy(says)].gather(1, torch.from_numpy(inside)),
         )
 
     def _pieces(self, shows: Tensor, says: Tensor, inside: Tensor) -> TickBatch:
