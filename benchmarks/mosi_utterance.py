@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ def main(
     seeds: int = 3,
     epochs: int = 8,
     out: Path = _HERE / "results" / "mosi_utterance.json",
-    page: Path = _HERE.parent / "docs" / "mosi_utterance.md",
+    docs: Path = _HERE.parent / "docs" / "mosi_utterance.md",
     row: Annotated[list[str] | None, typer.Option(help="Only these rows; repeat it for more.")] = None,
 ) -> None:
     """Train and test every row on every fold with every seed; write JSON and page after each."""
@@ -102,7 +103,7 @@ def main(
                 )  # fmt: skip
                 print(f"seed {seed} fold {fold} {name:30} {scores['accuracy']:.2%}  {seconds:.0f} s", flush=True)
                 _write(out, {"epochs": epochs, "machine": machine_table(), "runs": found})
-    page.write_text(_page(found, epochs), "utf-8")
+    docs.write_text(page({"epochs": epochs, "runs": found}), "utf-8")
 
 
 def _fold(
@@ -247,15 +248,19 @@ def _per_seed(runs: list[dict[str, Any]], key: str) -> npt.NDArray[np.float64]:
     return np.array([np.average([r[key] for r in w], weights=[r["utterances"] for r in w]) for w in whole if len(w) == FOLDS])
 
 
-def _page(found: list[dict[str, Any]], epochs: int) -> str:
+def page(result: dict[str, Any]) -> str:
+    """Markdown of a result."""
+    found: list[dict[str, Any]] = result["runs"]
     seeds = len({r["seed"] for r in found})
     utterances = sum(r["utterances"] for r in found if (r["row"], r["seed"]) == (found[0]["row"], found[0]["seed"]))
     lines = [
         "# mosi-utterance", "",
-        f"**These figures rank nothing**: {LEAKS[NAME]}.", "",
-        f"62 videos, {utterances} utterances, {FOLDS} folds by video, each utterance tested once a seed; {seeds} seeds; every "
-        f"network {epochs} epochs of AdamW, the best one by validation videos. Mean over the seeds, and smallest..largest of",
-        "them. Made by", "",
+        textwrap.fill(f"{LEAKS[NAME][0].upper()}{LEAKS[NAME][1:]}.", 128), "",
+        textwrap.fill(
+            f"62 videos, {utterances:,} utterances, {FOLDS} folds by video, each utterance tested once a seed; {seeds} seeds; "
+            f"every network {result['epochs']} epochs of AdamW, the best one by validation videos. Mean over the seeds, and "
+            "smallest..largest of them. Made by", 128,
+        ), "",
         "```sh", "python benchmarks/mosi_utterance.py --root DIR", "```", "",
         "| | what it is | parameters | accuracy | over seeds | macro-F1 |", "|---|---|---|---|---|---|",
     ]  # fmt: skip

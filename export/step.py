@@ -134,6 +134,7 @@ class StepGraph(nn.Module):
         self._keep("slot", torch.arange(width, dtype=torch.int32))
         self.norm_eps = 1e-5
         self.inter_cad = student.inter_cad
+        self.operating_bias = student.operating_bias
 
     def _keep_past_taps(self, d: int) -> None:
         """What all nine convolutions take from the past is one product, and all their buffers advance in one Gather: some
@@ -298,5 +299,5 @@ class StepGraph(nn.Module):
         out = self.inter_cad(
             Exchanged(shared.unsqueeze(0), private.unsqueeze(0), private.new_zeros(1), there.unsqueeze(0))
         )
-        probs = torch.softmax(out.logits, dim=-1)
+        probs = torch.softmax(self.operating_bias(out.logits, there.unsqueeze(0)), dim=-1)
         return probs[0], out.level_weights[0], out.modality_weights[0], out.private_gates[0]

@@ -66,6 +66,8 @@ def random_student(seed: int = 0):  # type: ignore[no-untyped-def]
         student.inter_cad.head[3].weight.mul_(6.0)
         student.inter_cad.level_score[2].weight.mul_(8.0)
         student.inter_cad.context.weight.mul_(4.0)
+        student.operating_bias.together.normal_()
+        student.operating_bias.alone.normal_()
     return student
 
 

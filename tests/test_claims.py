@@ -23,6 +23,7 @@ VOICES = "digits_accuracy"
 # A page, its result and the module whose `page` makes the one of the other.
 PAGES = {
     "law_length": "law_length",
+    "mosi_utterance": "mosi_utterance",
     "operating_point": "operating_point",
     "record_cost": "record_cost",
     "step_speed": "rivals.page",

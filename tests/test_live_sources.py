@@ -214,8 +214,8 @@ for step in ("-0.4", "+900", "-3600"):
     steps.append(time.time() - time.monotonic() - wall_s)
 clock, lost = microphone._clock, microphone.drops
 microphone.close()
-chunks = [c for part in parts for c in part]
-gaps = [b.t_s - a.end_s for a, b in zip(chunks[60:], chunks[61:])]
+chunks = [c for part in parts for c in part][60:]  # the clock has settled
+gaps = [b.t_s - a.end_s for a, b in zip(chunks, chunks[1:])]
 print(json.dumps({"steps": steps, "gap": max(map(abs, gaps)), "lags": lags, "jumps": clock.jumps, "lost": lost,
                   "samples": sum(len(c.samples) for c in chunks), "span": chunks[-1].end_s - chunks[0].t_s}))
 """

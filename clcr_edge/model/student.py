@@ -17,6 +17,7 @@ from clcr_edge.config import StudentConfig
 from clcr_edge.model.hierarchy import FrameEncoder, SoundEncoder, Tcn, WordEncoder
 from clcr_edge.model.inter_cad import Aggregated, InterCAD
 from clcr_edge.model.intra_ced import LEVELS, MODALITIES, Exchanged, IntraCED, Tokens
+from clcr_edge.model.operating_point import OperatingBias
 from clcr_edge.packets import Modality
 
 NEVER = 1 << 30  # arrival tick of a word slot that holds no word
@@ -101,6 +102,7 @@ class Student(nn.Module):
         )
         self.intra_ced = IntraCED(model, tick.seconds)
         self.inter_cad = InterCAD(model, len(config.classes))
+        self.operating_bias = OperatingBias(len(config.classes), MODALITIES)
 
     def frame_features(self, frames: Tensor, present: Tensor) -> Tensor:
         """uint8 `[B, T, S, S]`, bool `[B, T]` -> float `[B, T, d]`, zero where no frame is (whatever stood there).
@@ -186,7 +188,8 @@ class Student(nn.Module):
     def fuse(self, windows: Windows) -> StudentOutput:
         """IntraCED and InterCAD over level windows."""
         exchanged = self.intra_ced(*windows)
-        return StudentOutput(self.inter_cad(exchanged), exchanged)
+        made = self.inter_cad(exchanged)
+        return StudentOutput(made._replace(logits=self.operating_bias(made.logits, exchanged.there)), exchanged)
 
     def forward(self, batch: TickBatch, ticks: Tensor) -> StudentOutput:
         """Predict at ticks `[B, N]` of each recording."""

@@ -220,7 +220,7 @@ def train_digits(
     average = fit("streams", model, schedule, partial(batches_from, batches), loss, out, seed, watch, watch_every=100)
     model.student.load_state_dict({k.removeprefix("student."): v for k, v in average.items() if k.startswith("student.")})
     point = set_operating_point(model.student, material.held, recipe.quiet_minutes)
-    provenance = material.provenance(seed, recipe) | {"operating_point": vars(point)}
+    provenance = material.provenance(seed, recipe) | {"operating_point": point.to_table()}
     if lesson is not None:
         provenance["distilled"] = lesson.provenance()
     save_student(out, model.student.state_dict(), config, provenance)

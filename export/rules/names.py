@@ -24,7 +24,7 @@ _UNITS = (
     (re.compile(r"^(?:level|split)(?:_bias)?_media"), "media.tokens"),
     (re.compile(r"^(?:level|split)(?:_bias)?_words"), "language.tokens"),
     (re.compile(r"^(?:gain|theta|rho|slope|lag|other|expiry|slot_age)(?:\.|$)"), "intraced"),
-    (re.compile(r"^inter_cad\.head\."), "head"),
+    (re.compile(r"^(?:inter_cad\.head|operating_bias)\."), "head"),
     (re.compile(r"^inter_cad\."), "intercad"),
 )
 _TCN = re.compile(r"^(conv\d+)_(?:weight|bias)")
