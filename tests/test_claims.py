@@ -22,6 +22,7 @@ SCRIPTS = [p for p in sorted(BENCHMARKS.glob("*.py")) if '__name__ == "__main__"
 VOICES = "digits_accuracy"
 # A page, its result and the module whose `page` makes the one of the other.
 PAGES = {
+    "digits_rows": "digits_rows",
     "law_length": "law_length",
     "mosi_utterance": "mosi_utterance",
     "operating_point": "operating_point",

@@ -85,27 +85,11 @@ class Pool:
         skip = length // 4
         ticks = np.stack([_ticks(own[skip:], rng, min(predict, length - skip)) + skip for own in labels])
         return LabelledTicks(
-            self._pieces(torch.from_numpy(shows), torch.from_numpy(says), torch.from_numpy(inside)),
+            take_pieces(self.batch, torch.from_numpy(shows), torch.from_numpy(says), torch.from_numpy(inside)),
             torch.from_numpy(ticks),
             torch.from_numpy(np.take_along_axis(labels, ticks, 1)),
             self.seen[torch.from_numpy(shows)].gather(1, torch.from_numpy(inside)),
             self.said[torch.from_numpy(says)].gather(1, torch.from_numpy(inside)),
-        )
-
-    def _pieces(self, shows: Tensor, says: Tensor, inside: Tensor) -> TickBatch:
-        """What is seen of some streams and heard of others, in the ticks int64 `[B, length]`; words that arrive in them."""
-        own, seen, heard = self.batch, shows.unsqueeze(1), says.unsqueeze(1)
-        arrival = own.word_tick[says] - inside[:, :1]
-        there = (arrival >= 0) & (arrival < inside.shape[1])
-        return TickBatch(
-            frames=own.frames[seen, inside],
-            vision=own.vision[seen, inside],
-            fbank=own.fbank[heard, inside],
-            audio=own.audio[heard, inside],
-            ngrams=own.ngrams[says],
-            confidence=own.confidence[says],
-            word_tick=torch.where(there, arrival, NEVER),
-            word_age=own.word_age[says],
         )
 
     def _partner(self, row: int, rng: np.random.Generator) -> int:
@@ -122,6 +106,24 @@ class Pool:
         """Batches first .. first + count - 1; batch k depends on (pool, seed, k) alone."""
         for k in range(first, first + count):
             yield self.draw(np.random.default_rng([seed, k, 10]), streams, predict)
+
+
+def take_pieces(own: TickBatch, shows: Tensor, says: Tensor, inside: Tensor) -> TickBatch:
+    """What is seen of some streams and heard of others (int64 `[B]` each), in the ticks int64 `[B, length]`, one after the
+    other; words that arrive in them. `own` is what `fronted` made."""
+    seen, heard = shows.unsqueeze(1), says.unsqueeze(1)
+    arrival = own.word_tick[says] - inside[:, :1]
+    there = (arrival >= 0) & (arrival < inside.shape[1])
+    return TickBatch(
+        frames=own.frames[seen, inside],
+        vision=own.vision[seen, inside],
+        fbank=own.fbank[heard, inside],
+        audio=own.audio[heard, inside],
+        ngrams=own.ngrams[says],
+        confidence=own.confidence[says],
+        word_tick=torch.where(there, arrival, NEVER),
+        word_age=own.word_age[says],
+    )
 
 
 def open_pool(path: Path, bank: DigitBank, teacher: Teacher, seed: int, streams: int, seconds: float) -> Pool:
@@ -165,11 +167,11 @@ def _make(bank: DigitBank, teacher: Teacher, seed: int, streams: int, seconds: f
             read = fronted(teacher, batch)
             parts.append({f.name: getattr(read, f.name) for f in fields(TickBatch)} | {_SEEN: seen, _SAID: said})
     slots = max(p["word_tick"].shape[1] for p in parts)
-    return {name: torch.cat([_widened(name, p[name], slots) for p in parts]) for name in parts[0]}
+    return {name: torch.cat([widened(name, p[name], slots) for p in parts]) for name in parts[0]}
 
 
-def _widened(name: str, part: Tensor, slots: int) -> Tensor:
-    """Room for the words of the stream that has most: empty slots after the others'."""
+def widened(name: str, part: Tensor, slots: int) -> Tensor:
+    """A field of `TickBatch` with room for the words of the stream that has most: empty slots after the others'."""
     if name not in ("ngrams", "confidence", "word_tick", "word_age"):
         return part
     empty = part.new_full((len(part), slots - part.shape[1], *part.shape[2:]), NEVER if name == "word_tick" else 0)
