@@ -20,7 +20,7 @@ from clcr_edge.packets import AudioChunk, FloatArray, VideoFrame, Word
 
 # Of a tick: a frame stamped 0.0399999 for 0.04 belongs to tick 1. Also what rounding does to times near 1e9 s: 2e-7 s a step.
 _EDGE = 1e-4
-_JITTER_S = 0.010  # stamps of contiguous audio may wander by this much
+JITTER_S = 0.010  # stamps of contiguous audio may wander by this much
 _MAX_FRAMES = 64  # waiting; a caller that pushes seconds of frames without stepping loses the oldest
 _MAX_AUDIO_S = 30.0
 _MAX_WORDS = 256
@@ -131,7 +131,7 @@ class Ticker:
             raise StreamError(f"audio at {chunk.t_s:.3f} s holds NaN or infinite samples; drop the chunk at the source")
         position = round((chunk.t_s - start_s) * config.sample_rate_hz)
         end = self._audio_end
-        if end is not None and abs(position - end) <= _JITTER_S * config.sample_rate_hz:
+        if end is not None and abs(position - end) <= JITTER_S * config.sample_rate_hz:
             position = end
         floor = max(self._index * config.samples, end or 0)
         if position < floor:  # its tick has gone, or the samples are here already
