@@ -37,6 +37,7 @@ from clcr_edge.model.teacher.network import Teacher
 from clcr_edge.model.teacher.objective import teacher_losses
 from clcr_edge.model.teacher.streams import stream_inputs, tick_spans
 from clcr_edge.model.teacher.tcn import LevelTokens
+from clcr_edge.model.teacher.variants import VARIANTS
 from clcr_edge.packets import Modality
 from clcr_edge.runtime.machine import machine_table
 from clcr_edge.train.batches import LabelledTicks, collate, evident
@@ -45,13 +46,13 @@ from clcr_edge.train.digits_teacher import WINDOW, predict_ticks
 from clcr_edge.train.distil import Guide
 from clcr_edge.train.evaluate import STREAM_S, Material
 from clcr_edge.train.loop import Schedule, fit, hash_seed
-from clcr_edge.train.match_heads import WithHeads
-from clcr_edge.train.match_pool import PIECE, take_pieces, widened
+from clcr_edge.train.match_pool import PIECE, joined, take_pieces
 from clcr_edge.train.match_start import fronted, open_source, start_network
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.metrics import Scorer
 from clcr_edge.train.set_training import smaller
 from clcr_edge.train.settings import DistilConfig
+from clcr_edge.train.token_heads import WithHeads
 from clcr_edge.train.voices import other_voices
 
 _HERE = Path(__file__).resolve().parent
@@ -85,16 +86,11 @@ class Row:
 ROWS: dict[str, Row] = {
     "teacher": Row("CLCR, all three"),
     **{f"{name} alone": Row("CLCR's network with one modality", modalities=(name,)) for name in ("vision", "audio", "language")},
-    **{
-        name: Row("variant", name)
-        for name in (
-            "late-fusion", "no-hierarchy", "no-intraced", "no-intercad", "shuffled-levels", "no-regularisers", "dense-exchange"
-        )
-    },
+    **{name: Row("variant", name) for name in VARIANTS if name != "full"},
     "student, from scratch": Row("a quarter as wide", small=True),
     "student, plain distillation": Row("a quarter as wide, the teacher's logits", small=True, distil=DistilConfig().plain()),
     "student, distilled": Row("a quarter as wide, logits and levels", small=True, distil=DistilConfig()),
-}  # fmt: skip
+}
 
 
 def main(
@@ -176,8 +172,7 @@ def make_pool(reader: Teacher, bank: DigitBank, seed: int, streams: int) -> Pool
         part |= {"labels": torch.from_numpy(np.stack([s.labels for s in made]))}
         part |= {kind: torch.from_numpy(np.stack([evident(s, kind) for s in made])) for kind in ("shown", "said")}
         parts.append(part)
-    slots = max(p["word_tick"].shape[1] for p in parts)
-    whole = {name: torch.cat([widened(name, p[name], slots) for p in parts]) for name in parts[0]}
+    whole = joined(parts)
     labels, shown, said = (whole.pop(name).long() for name in ("labels", "shown", "said"))
     return Pool(TickBatch(**whole), labels, shown, said)
 

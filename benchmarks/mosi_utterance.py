@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from clcr_edge.data.sets import DataSet, load
 from clcr_edge.model.teacher.config import teacher_to_table
+from clcr_edge.model.teacher.variants import VARIANTS
 from clcr_edge.packets import Modality
 from clcr_edge.runtime.machine import machine_table
 from clcr_edge.train.field_metrics import Scores, segment_scores
@@ -63,16 +64,11 @@ ROWS: dict[str, Row] = {
     "language alone": Row("CLCR's network with one modality", modalities=("language",)),
     "vision alone": Row("CLCR's network with one modality", modalities=("vision",)),
     "audio alone": Row("CLCR's network with one modality", modalities=("audio",)),
-    **{
-        name: Row("variant", {"variant": name})
-        for name in (
-            "late-fusion", "no-hierarchy", "no-intraced", "no-intercad", "shuffled-levels", "no-regularisers", "dense-exchange"
-        )
-    },
+    **{name: Row("variant", {"variant": name}) for name in VARIANTS if name != "full"},
     "student, from scratch": Row("a quarter as wide", small=True),
     "student, plain distillation": Row("a quarter as wide, the teacher's logits", small=True, distil=DistilConfig().plain()),
     "student, distilled": Row("a quarter as wide, logits and levels", small=True, distil=DistilConfig()),
-}  # fmt: skip
+}
 BASELINES = ("bidirectional GRU, all three", "logistic regression, language", "logistic regression, all three")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -69,7 +70,7 @@ class LiveFeed:
         self._behind_s = behind_s
         self._clock = clock
         self._until_s: float | None = None  # audio has arrived up to here, whichever way a ticker joins it
-        self._joined_s: float | None = None  # the same if chunks whose stamps wander are put end to end
+        self._joined_s = -math.inf  # the same if chunks whose stamps wander are put end to end
         self._lag_s = 0.0  # how late audio usually comes; Bluetooth may take 0.2 s
         self.start_s = clock()
         self.audio_missed = 0  # ticks that went on without the audio of a living microphone
@@ -129,13 +130,12 @@ class LiveFeed:
             return
         batch.chunks += chunks
         for chunk in chunks:
-            joined_s = self._joined_s
-            follows = joined_s is not None and abs(chunk.t_s - joined_s) <= JITTER_S
-            self._joined_s = (joined_s if follows and joined_s is not None else chunk.t_s) + chunk.end_s - chunk.t_s
+            start_s = self._joined_s if abs(chunk.t_s - self._joined_s) <= JITTER_S else chunk.t_s
+            self._joined_s = start_s + chunk.end_s - chunk.t_s
         # A ticker puts the first chunk where its stamp says and the others behind it. Were the stamps alone believed, a clock
         # that settled 4 ms later than it began would end every tick 4 ms short of its sound, for as long as the run lasts.
         newest_s = chunks[-1].end_s
-        self._until_s = min(newest_s, self._joined_s or newest_s)
+        self._until_s = min(newest_s, self._joined_s)
         lag_s = min(max(self._clock() - newest_s, 0.0), 0.5)
         self._lag_s += 0.02 * (lag_s - self._lag_s)
 

@@ -36,6 +36,7 @@ from clcr_edge.train.loop import METRICS, Schedule, fit
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.samples import changed
 from clcr_edge.train.teacher_checkpoint import LAST, save_description, save_weights
+from clcr_edge.train.token_heads import token_losses
 
 WINDOW = 32  # ticks, 1.3 s: an event stays labelled for a second after its end
 PIECE_S = 8.0  # a long stream is read in pieces of the length that training saw
@@ -76,11 +77,7 @@ class _WithHeads(nn.Module):
 
     def voice_loss(self, levels: list[LevelTokens], said: Tensor) -> Tensor:
         """What was just said (int64 `[B, T]`) at the end of each token, read from the audio's mid-level and deep tokens."""
-        terms = []
-        for head, tokens in zip(self.spoken, levels[1:], strict=True):
-            due = (tokens.times[..., 1] * said.shape[1]).round().long().clamp(1, said.shape[1]) - 1
-            if tokens.mask.any():
-                terms.append(F.cross_entropy(head(tokens.values)[tokens.mask], said.gather(1, due)[tokens.mask]))
+        terms = token_losses(self.spoken, levels, said)
         return torch.stack(terms).mean() if terms else levels[1].values.sum() * 0.0
 
 

@@ -28,12 +28,12 @@ from clcr_edge.train.checkpoint import RESUME
 from clcr_edge.train.digits import digits_material
 from clcr_edge.train.digits_teacher import WINDOW
 from clcr_edge.train.loop import METRICS, Schedule, fit
-from clcr_edge.train.match_heads import WithHeads
 from clcr_edge.train.match_pool import PIECE, open_pool
 from clcr_edge.train.match_scores import TASK, MatchScorer, predict_match, read_streams
 from clcr_edge.train.match_start import encode_fronted, open_source, start_network
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.teacher_checkpoint import LAST, save_description, save_weights
+from clcr_edge.train.token_heads import WithHeads
 
 POOL = "pool.safetensors"
 
@@ -41,7 +41,7 @@ POOL = "pool.safetensors"
 @dataclass(frozen=True)
 class MatchRecipe:
     """pool streams of `seconds` are made once; each of `steps` steps draws pieces of `streams` of them and `predict` ticks of
-    each, as `Pool.draw` says. intra, inter: weights of the regularisers; auxiliary: of `match_heads`. watched: streams of a
+    each, as `Pool.draw` says. intra, inter: weights of the regularisers; auxiliary: of `token_heads`. watched: streams of a
     minute to watch on. threads: of torch; on a busy machine two that wait for each other were measured to be many times slower
     than one."""
 

@@ -166,11 +166,16 @@ def _make(bank: DigitBank, teacher: Teacher, seed: int, streams: int, seconds: f
         for batch, seen, said in bar.track(batches_from(_Streams(bank, seed, seconds), 0, count), count, description="streams"):
             read = fronted(teacher, batch)
             parts.append({f.name: getattr(read, f.name) for f in fields(TickBatch)} | {_SEEN: seen, _SAID: said})
+    return joined(parts)
+
+
+def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Batches of streams, by field, as one: with slots for the words of the stream that has most."""
     slots = max(p["word_tick"].shape[1] for p in parts)
-    return {name: torch.cat([widened(name, p[name], slots) for p in parts]) for name in parts[0]}
+    return {name: torch.cat([_widened(name, p[name], slots) for p in parts]) for name in parts[0]}
 
 
-def widened(name: str, part: Tensor, slots: int) -> Tensor:
+def _widened(name: str, part: Tensor, slots: int) -> Tensor:
     """A field of `TickBatch` with room for the words of the stream that has most: empty slots after the others'."""
     if name not in ("ngrams", "confidence", "word_tick", "word_age"):
         return part
