@@ -1,11 +1,12 @@
 """CLCR, its ablations, single modalities and distilled students on digits under heavy noise: short trainings, one budget.
 
-    python benchmarks/digits_rows.py --root DIR --from 'runs/f{seed}' [--seeds 3]
+    python benchmarks/digits_rows.py --root DIR --work DIR [--seeds 3]
 
-Seed k leaves speaker k out; --from names students of `clcr-edge train digits --seed k --leave-out k`, whose frozen CNNs make one
-vector of each frame and each tick of sound. On these, and on the words, every row trains the teacher's kind of network: the same
-streams, pieces, ticks and steps. Tested on heavy streams of the speaker left out and of images never seen. What is there already
-in the JSON file is not computed again, so that a run may be cut and go on.
+Seed k leaves speaker k out. Frozen CNNs make one vector of each frame and each tick of sound: the shipped student's CNN for
+frames, which hears nobody, and for sound one that the phase of single words of `clcr-edge train digits` trained without the
+speaker (kept in --work). On these, and on the words, every row trains the teacher's kind of network: the same streams, pieces,
+ticks and steps. Tested on heavy streams of the speaker left out and of images never seen. What is there already in the JSON
+file is not computed again, so that a run may be cut and go on.
 """
 # ruff: noqa: E501 (lines of Markdown)
 
@@ -30,7 +31,7 @@ from clcr_edge.data.bank import NONE, DigitBank
 from clcr_edge.data.conditions import HEAVY
 from clcr_edge.data.seen import FILE, Seen
 from clcr_edge.data.streams import CLASSES, make_stream, training_streams
-from clcr_edge.model.student import TickBatch
+from clcr_edge.model.student import Student, TickBatch
 from clcr_edge.model.teacher.config import ModalityConfig, TeacherConfig
 from clcr_edge.model.teacher.inputs import Sequence
 from clcr_edge.model.teacher.network import Teacher
@@ -41,7 +42,16 @@ from clcr_edge.model.teacher.variants import VARIANTS
 from clcr_edge.packets import Modality
 from clcr_edge.runtime.machine import machine_table
 from clcr_edge.train.batches import LabelledTicks, collate, evident
-from clcr_edge.train.digits import digits_material
+from clcr_edge.train.checkpoint import save_student
+from clcr_edge.train.digits import (
+    DigitsMaterial,
+    Recipe,
+    WithAuxiliary,
+    can_halve,
+    digits_material,
+    student_config,
+    train_words,
+)
 from clcr_edge.train.digits_teacher import WINDOW, predict_ticks
 from clcr_edge.train.distil import Guide
 from clcr_edge.train.evaluate import STREAM_S, Material
@@ -95,7 +105,7 @@ ROWS: dict[str, Row] = {
 
 def main(
     root: Annotated[Path, typer.Option(help="fsdd/ and mnist/.")],
-    source: Annotated[str, typer.Option("--from", help="Student checkpoint with the CNNs; {seed} is replaced.")],
+    work: Annotated[Path, typer.Option(help="Keeps the front ends of each seed; any folder.")],
     seeds: int = 3,
     events: Annotated[int, typer.Option(help="Test events for each seed")] = 1_000,
     steps: int = Budget.steps,
@@ -114,7 +124,7 @@ def main(
     found = _known(out, budget)
     for seed in range(seeds):
         left = [name for name in wanted if (name, seed) not in {(r["row"], r["seed"]) for r in found}]
-        for result in _seed(root, Path(source.format(seed=seed)), seed, left, budget, events) if left else ():
+        for result in _seed(root, work / f"front{seed}", seed, left, budget, events) if left else ():
             found.append(result)
             out.parent.mkdir(parents=True, exist_ok=True)
             scratch = out.with_suffix(".part")
@@ -175,6 +185,21 @@ def make_pool(reader: Teacher, bank: DigitBank, seed: int, streams: int) -> Pool
     whole = joined(parts)
     labels, shown, said = (whole.pop(name).long() for name in ("labels", "shown", "said"))
     return Pool(TickBatch(**whole), labels, shown, said)
+
+
+def front_ends(out: Path, seed: int, material: DigitsMaterial) -> None:
+    """A student whose CNNs never met the speaker left out, written to `out`; nothing else in it has learned."""
+    if (out / FILE).is_file():
+        return
+    shipped_student, _ = open_source(None, None)
+    torch.manual_seed(seed)
+    model = WithAuxiliary(Student(student_config()))
+    model.student.half_precision = can_halve()
+    model.student.frame_encoder.load_state_dict(shipped_student.frame_encoder.state_dict())
+    out.mkdir(parents=True, exist_ok=True)
+    train_words(model, material.every, Recipe(), out, seed)
+    save_student(out, model.student.state_dict(), model.student.config, material.provenance(seed, Recipe()))
+    material.save_seen(out)
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
@@ -238,6 +263,7 @@ def train(row: Row, pool: Pool, seed: int, budget: Budget, teacher: Teacher | No
 
 def _seed(root: Path, source: Path, seed: int, names: list[str], budget: Budget, events: int) -> Iterator[dict[str, Any]]:
     material = digits_material(root, str(seed))
+    front_ends(source, seed, material)
     student, _ = open_source(source, material.left_out)
     reader = start_network(student, "full", seed, (0.0, 0.0)).eval()
     bank, line = Material(root, Seen.load(source / FILE)).bank()
@@ -305,7 +331,7 @@ the teacher's kind: causal TCNs, levels, exchange, InterCAD, or what the row's n
 words, n = {n:,} events a row over all seeds. Mean over the seeds, smallest..largest of them.
 
 ```sh
-python benchmarks/digits_rows.py --root DIR --from 'runs/f{{seed}}'
+python benchmarks/digits_rows.py --root DIR --work runs/fronts
 ```
 
 | | what it is | parameters | events right | over seeds | ticks right |

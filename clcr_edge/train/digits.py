@@ -68,7 +68,7 @@ class Recipe:
     threads: int = 1
 
 
-class _WithHeads(nn.Module):
+class WithAuxiliary(nn.Module):
     """The student and its two auxiliary heads, trained together; in distillation also the maps to its teacher's summaries."""
 
     maps: nn.Module
@@ -173,13 +173,13 @@ def train_digits(
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(seed)
     config = student_config()
-    model = _WithHeads(Student(config))
+    model = WithAuxiliary(Student(config))
     model.student.frame_share = recipe.frame_share
     model.student.half_precision = can_halve()
     out.mkdir(parents=True, exist_ok=True)
     frames = FrameBatches(material.every, seed, recipe.frames, recipe.easy)
     train_frames(model.student.frame_encoder, model.shown, frames, recipe, out, seed)
-    _train_words(model, material.every, recipe, out, seed)
+    train_words(model, material.every, recipe, out, seed)
     batches = StreamBatches(material.every, config.tick, seed, recipe.streams, recipe.seconds, recipe.predict)
     watched = material.watched()
     if lesson is not None:
@@ -253,7 +253,7 @@ def can_halve() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _train_words(model: _WithHeads, material: DigitBank, recipe: Recipe, out: Path, seed: int) -> None:
+def train_words(model: WithAuxiliary, material: DigitBank, recipe: Recipe, out: Path, seed: int) -> None:
     """Audio on single words, through its auxiliary heads and the student's own; the averaged weights are put into the model."""
     student = model.student
 
