@@ -30,7 +30,7 @@ def luma_of(image: ByteArray) -> ByteArray:
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return np.asarray(luma(image[top : top + side, left : left + side]), np.uint8)
+    return luma(image[top : top + side, left : left + side])
 
 
 class _File:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 import pytest
 
 from clcr_edge.config import TickConfig
 from clcr_edge.features import FbankStream, fbank, fbank_of_ticks, luma_square, word_ngrams
+from clcr_edge.features import image as image_module
 
 CONFIG = TickConfig()
 
@@ -65,15 +70,36 @@ def test_words_hash_to_the_same_buckets_in_every_process() -> None:
     assert ((word_ngrams("donaudampfschifffahrtsgesellschaft", CONFIG) > 0).sum()) == CONFIG.ngrams_per_word
 
 
-def test_luma_is_of_integers_and_a_frame_and_its_luma_give_the_same_bits() -> None:
-    """What a recording keeps is the luma; replay must see what the network saw."""
-    from clcr_edge.features.image import luma, luma_square
-
+@pytest.mark.parametrize("opencv", [False, True], ids=["numpy", "opencv"])
+def test_luma_is_of_integers_and_a_frame_and_its_luma_give_the_same_bits(opencv: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a recording keeps is the luma; replay must see what the network saw, whether OpenCV is loaded there or not."""
+    if opencv:
+        monkeypatch.setitem(sys.modules, "cv2", pytest.importorskip("cv2", reason="pip install 'clcr-edge[camera]'"))
+        assert image_module._opencv_gray() is not None, "this OpenCV's luma is another: frames would be slow"
+    else:
+        monkeypatch.delitem(sys.modules, "cv2", raising=False)
     rng = np.random.default_rng(0)
-    for shape in ((480, 640, 3), (720, 1280, 3), (97, 61, 3), (96, 96, 3), (5, 3, 3)):
-        image = rng.integers(0, 256, shape, np.uint8)
-        wide = image.astype(int)
-        expected = (wide[..., 0] * 77 + wide[..., 1] * 150 + wide[..., 2] * 29) >> 8
-        assert np.array_equal(luma(image), expected)
-        assert np.array_equal(luma_square(image, 96), luma_square(luma(image).astype(np.uint8), 96))
-    assert luma(np.full((2, 2, 3), 255, np.uint8)).max() == 255
+    for shape in ((480, 640, 3), (720, 1280, 3), (97, 61, 3), (96, 96, 3), (5, 3, 3), (1, 1, 3)):
+        whole = rng.integers(0, 256, shape, np.uint8)
+        # As a camera gives it, mirrored, upside down, BGR turned to RGB, and a window of a larger picture.
+        window = np.pad(whole, ((1, 1), (2, 2), (0, 0)))[1:-1, 2:-2]
+        for image in (whole, whole[:, ::-1], whole[::-1], whole[..., ::-1], window):
+            wide = image.astype(int)
+            expected = (wide[..., 0] * 9_798 + wide[..., 1] * 19_235 + wide[..., 2] * 3_735 + (1 << 14)) >> 15
+            found = image_module.luma(image)
+            assert found.dtype == np.uint8
+            assert np.array_equal(found, expected)
+            assert np.array_equal(luma_square(image, 96), luma_square(found, 96))
+    assert image_module.luma(np.full((2, 2, 3), 255, np.uint8)).max() == 255
+
+
+def test_an_opencv_that_computes_another_luma_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    other: Any = ModuleType("cv2")
+    other.COLOR_RGB2GRAY = 7
+    other.cvtColor = lambda image, code: image[..., 0]
+    monkeypatch.setitem(sys.modules, "cv2", other)
+    image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    found = image_module.luma(image)
+    monkeypatch.delitem(sys.modules, "cv2")
+    assert np.array_equal(found, image_module.luma(image))
+    assert not np.array_equal(found, image[..., 0])
