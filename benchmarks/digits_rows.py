@@ -95,7 +95,9 @@ class Row:
 
 ROWS: dict[str, Row] = {
     "teacher": Row("CLCR, all three"),
-    **{f"{name} alone": Row("CLCR's network with one modality", modalities=(name,)) for name in ("vision", "audio", "language")},
+    **{
+        f"{name} alone": Row("CLCR's network with one modality", modalities=(name,)) for name in ("vision", "audio", "language")
+    },
     **{name: Row("variant", name) for name in VARIANTS if name != "full"},
     "student, from scratch": Row("a quarter as wide", small=True),
     "student, plain distillation": Row("a quarter as wide, the teacher's logits", small=True, distil=DistilConfig().plain()),
@@ -202,6 +204,18 @@ def front_ends(out: Path, seed: int, material: DigitsMaterial) -> None:
     material.save_seen(out)
 
 
+def heavy_streams(reader: Teacher, bank: DigitBank, seed: int, events: int) -> tuple[TickBatch, list[tuple[Any, Any]]]:
+    """The test: streams with that many events as the frozen CNNs read them, and of each its labels and events."""
+    parts: list[dict[str, Tensor]] = []
+    marks: list[tuple[Any, Any]] = []
+    while sum(len(marked) for _, marked in marks) < events:
+        stream = make_stream(bank, HEAVY, STREAM_S, hash_seed(seed, len(marks), 14))
+        read = fronted(reader, collate([stream], TickConfig()))
+        parts.append({f.name: getattr(read, f.name) for f in fields(TickBatch)})
+        marks.append((stream.labels, stream.events))
+    return TickBatch(**joined(parts)), marks
+
+
 # -- networks ----------------------------------------------------------------------------------------------------------
 
 
@@ -268,12 +282,7 @@ def _seed(root: Path, source: Path, seed: int, names: list[str], budget: Budget,
     reader = start_network(student, "full", seed, (0.0, 0.0)).eval()
     bank, line = Material(root, Seen.load(source / FILE)).bank()
     pool = make_pool(reader, material.every, seed, budget.pool)
-    tested = []
-    found = 0
-    while found < events:
-        stream = make_stream(bank, HEAVY, STREAM_S, hash_seed(seed, len(tested), 14))
-        tested.append((fronted(reader, collate([stream], TickConfig())), stream.labels, stream.events))
-        found += len(stream.events)
+    heard, marks = heavy_streams(reader, bank, seed, events)
     teacher = None
     if any(ROWS[name].distil for name in names) and "teacher" not in names:
         teacher = train(ROWS["teacher"], pool, seed, budget, None)
@@ -283,9 +292,9 @@ def _seed(root: Path, source: Path, seed: int, names: list[str], budget: Budget,
         seconds = time.monotonic() - begun
         teacher = model if name == "teacher" else teacher
         scorer, rate_hz = Scorer(NONE), TickConfig().rate_hz
-        for batch, labels, marked in tested:
-            said = predict_ticks(model, batch, WINDOW, rate_hz, PIECE / rate_hz, partial(encode, model))
-            scorer.add(labels, said[0].numpy(), marked)
+        said = predict_ticks(model, heard, WINDOW, rate_hz, PIECE / rate_hz, partial(encode, model)).numpy()
+        for own, (labels, marked) in zip(said, marks, strict=True):
+            scorer.add(labels, own, marked)
         scores = scorer.result().to_json()
         about = {"row": name, "seed": seed, "left_out": material.left_out, "material": line, "seconds": round(seconds, 1)}
         yield about | {"parameters": sum(p.numel() for p in model.parameters()), **scores}

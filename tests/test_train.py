@@ -13,16 +13,30 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'clcr-edge[train]'")
 
+from clcr_edge.data.bank import NONE  # noqa: E402
 from clcr_edge.data.seen import FILE, Seen  # noqa: E402
 from clcr_edge.data.synthetic import synthetic_bank  # noqa: E402
 from clcr_edge.errors import ClcrEdgeError, DataError, UsageError  # noqa: E402
+from clcr_edge.model.student import Student  # noqa: E402
+from clcr_edge.runtime.assets import default_speech_model  # noqa: E402
 from clcr_edge.train.checkpoint import load_student, save_student  # noqa: E402
-from clcr_edge.train.digits import Recipe, train_digits  # noqa: E402
+from clcr_edge.train.digits import DigitsMaterial, Recipe, student_config, train_digits  # noqa: E402
+from clcr_edge.train.heard_words import learn_heard_words  # noqa: E402
 from clcr_edge.train.loop import Schedule, fit, hash_seed  # noqa: E402
 from clcr_edge.train.voices import other_voices  # noqa: E402
 
 SMALL = Recipe(
-    frame_steps=3, frames=16, easy=2, word_steps=2, words=3, steps=4, streams=2, seconds=4.0, predict=10, quiet_minutes=1
+    frame_steps=3,
+    frames=16,
+    easy=2,
+    word_steps=2,
+    words=3,
+    steps=4,
+    streams=2,
+    seconds=4.0,
+    predict=10,
+    heard_steps=2,
+    quiet_minutes=1,
 )
 
 
@@ -35,8 +49,26 @@ def test_a_short_training_writes_a_checkpoint_that_knows_what_it_saw(shared_data
     assert "george" not in Seen.load(tmp_path / FILE).speakers
     assert all(torch.isfinite(p).all() for p in student.parameters())
     phases = [json.loads(line)["phase"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert phases == ["frames", "words", "streams"]
+    assert phases == ["frames", "words", "streams", "heard"]
+    assert provenance["words"] == "simulated; at the end those of vosk-tiny"
     assert not list(tmp_path.glob("*resume*"))
+
+
+def test_the_phase_of_heard_words_leaves_the_front_ends_alone(tmp_path: Path) -> None:
+    pytest.importorskip("vosk", reason="pip install 'clcr-edge[audio]'")
+    model = default_speech_model()
+    assert model is not None
+    bank = synthetic_bank("check")
+    torch.manual_seed(0)
+    student = Student(student_config())
+    student.operating_bias.together[NONE] = 1.0
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    learn_heard_words(student, DigitsMaterial(bank, bank, bank, None), SMALL, tmp_path, 0, model)
+    changed = {k.split(".")[0] for k, v in student.state_dict().items() if not torch.equal(v, before[k])}
+    assert {"intra_ced", "inter_cad", "word_encoder", "audio_tcn", "vision_tcn"} <= changed
+    assert not {"frame_encoder", "sound_encoder"} & changed
+    assert not student.operating_bias.together.any(), "the bias would be learned around, and then set once more"
+    assert all(p.requires_grad for p in student.parameters())
 
 
 def test_an_unknown_speaker_is_refused_by_name(shared_data: Path, tmp_path: Path) -> None:

@@ -115,3 +115,14 @@ def hear(spoken: list[Spoken], word_error_rate: float, ticks: int, rng: np.rando
                 arrives(source, extra, said.end_s, said.end_s + 0.15, False)
     heard.sort(key=lambda h: h.tick)
     return heard
+
+
+def attribute(arrived: list[tuple[int, Word]], spoken: list[Spoken]) -> list[Heard]:
+    """Words of a real recogniser, each with the tick in which it arrives, traced back to what was said: by the most time that
+    both take. A word over no speech has source -1."""
+    heard = []
+    for tick, word in arrived:
+        shared = [min(word.end_s, s.end_s) - max(word.start_s, s.start_s) for s in spoken]
+        source = int(np.argmax(shared)) if shared and max(shared) > 0.0 else -1
+        heard.append(Heard(tick, word, source, source >= 0 and spoken[source].text == word.text))
+    return heard

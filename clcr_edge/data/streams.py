@@ -2,7 +2,7 @@
 
     bank, seed --plan--> who shows and says what --+-- scene   --> frames
     conditions, dropout -------------------------- +-- sound   --> audio
-                                                   +-- hearing --> words
+                                                   +-- hearing --> words  (or a recogniser's, of the sound)
                                                    +-- labels: an event is what can be perceived of it
 
 Everything is deterministic in (bank, conditions, seconds, seed, dropout). The same seed under other conditions gives
@@ -26,7 +26,7 @@ from clcr_edge.data.conditions import (
     ModalityDropout,
     draw_training_conditions,
 )
-from clcr_edge.data.hearing import SOUND_ALIKES, Heard, Spoken, hear
+from clcr_edge.data.hearing import SOUND_ALIKES, Heard, Spoken, attribute, hear
 from clcr_edge.data.plan import AFTERMATH, TICK, Plan, Planned, plan_negatives, plan_stream
 from clcr_edge.data.readers import RATE_HZ
 from clcr_edge.data.scene import SIZE, render
@@ -114,6 +114,10 @@ class Labels(NamedTuple):
 Labeller = Callable[[Plan, "list[Perceived]", int], Labels]
 
 
+# Sound float32 `[T * 640]` -> the words that are recognised in it, each with the tick in which it arrives.
+Ears = Callable[[FloatArray], "list[tuple[int, Word]]"]
+
+
 def perceive(plan: Plan, planned: Planned, heard: list[Heard], present: BoolArray) -> Perceived:
     """What of an event can be perceived: what happens while its device is away is no evidence.
 
@@ -165,8 +169,10 @@ def compose(
     ticks: int,
     seed: int,
     label: Labeller = label_digits,
+    ears: Ears | None = None,
 ) -> Stream:
-    """Draw and sound a plan. present: bool `[3, ticks]`, language, vision and audio; label: the task."""
+    """Draw and sound a plan. present: bool `[3, ticks]`, language, vision and audio; label: the task; ears: a recogniser, which
+    hears all of the sound, in place of the simulated words."""
     language, vision, audio_there = present
     rng = np.random.default_rng([seed, 1])
     frames = np.zeros((ticks, SIZE, SIZE), np.uint8)
@@ -174,13 +180,15 @@ def compose(
         tracks = [make_track(s, bank, conditions.blur_px, conditions.plain, rng) for s in plan.shown]
         frames = render(ticks, tracks, vision, conditions, rng)
     audio = np.zeros(ticks * TICK, np.float32)
-    if audio_there.any():
+    if audio_there.any() or (ears is not None and language.any()):
         utterances = [Utterance(s.samples, s.start, s.speed, s.level_db) for s in plan.said]
         audio = mix(utterances, ticks * TICK, bank, conditions, np.random.default_rng([seed, 2]))
-        if not audio_there.all():
-            audio.reshape(ticks, TICK)[~audio_there] = 0.0
     spoken = [Spoken(s.text, s.start / RATE_HZ, (s.start + s.length) / RATE_HZ) for s in plan.said]
-    heard = hear(spoken, conditions.word_error_rate, ticks, np.random.default_rng([seed, 3]))
+    if ears is None:
+        heard = hear(spoken, conditions.word_error_rate, ticks, np.random.default_rng([seed, 3]))
+    else:
+        heard = attribute(ears(audio), spoken)
+    audio.reshape(ticks, TICK)[~audio_there] = 0.0
     labels = label(plan, [perceive(plan, planned, heard, present) for planned in plan.events], ticks)
     arrived = [h for h in heard if language[h.tick]]
     return Stream(
@@ -220,24 +228,27 @@ def make_stream(
     seed: int,
     *,
     dropout: bool | ModalityDropout = False,
+    ears: Ears | None = None,
 ) -> Stream:
-    """One stream. dropout: True for the usual `ModalityDropout`, False keeps every device there.
+    """One stream. dropout: True for the usual `ModalityDropout`, False keeps every device there. ears: see `compose`.
 
     With `conditions.plain` each event is both shown and said; else some are only shown or only said.
     """
     ticks = ticks_of(seconds)
     plan = plan_stream(bank, ticks, np.random.default_rng([seed, 0]), conditions.plain)
-    return compose(bank, plan, conditions, draw_presence(dropout, ticks, seed), ticks, seed)
+    return compose(bank, plan, conditions, draw_presence(dropout, ticks, seed), ticks, seed, ears=ears)
 
 
-def negative_stream(seconds: float, seed: int, bank: DigitBank, conditions: Conditions | None = None) -> Stream:
+def negative_stream(
+    seconds: float, seed: int, bank: DigitBank, conditions: Conditions | None = None, ears: Ears | None = None
+) -> Stream:
     """A stream without any digit, for false events per minute: drawn rooms, faces and letters, speech that is no
-    digit, noise. Without `conditions`, `CLEAN` or `MODERATE` by the seed. Labels are all none."""
+    digit, noise. Without `conditions`, `CLEAN` or `MODERATE` by the seed. Labels are all none. ears: see `compose`."""
     ticks = ticks_of(seconds)
     rng = np.random.default_rng([seed, 5])
     plan = plan_negatives(bank, ticks, rng)
     chosen = conditions or (CLEAN, MODERATE)[int(rng.integers(2))]
-    return compose(bank, plan, chosen, np.ones((3, ticks), bool), ticks, seed)
+    return compose(bank, plan, chosen, np.ones((3, ticks), bool), ticks, seed, ears=ears)
 
 
 class StreamMaker(Protocol):

@@ -6,6 +6,8 @@ Batch k of a run is a function of (seed, k) alone, so a resumed run sees exactly
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -19,10 +21,11 @@ from clcr_edge.data.bank import NONE, DigitBank
 from clcr_edge.data.conditions import ModalityDropout
 from clcr_edge.data.frames import training_frames
 from clcr_edge.data.readers import RATE_HZ
-from clcr_edge.data.streams import RATE_TICKS_HZ, Stream, training_streams
+from clcr_edge.data.streams import RATE_TICKS_HZ, Stream, StreamMaker, make_stream, training_streams
 from clcr_edge.data.words import known_by, make_words
 from clcr_edge.features import fbank_of_ticks, word_age_ticks, word_ngrams
 from clcr_edge.model.student import NEVER, TickBatch
+from clcr_edge.train.recognised import ears_of
 from clcr_edge.train.voices import other_voices
 
 T = TypeVar("T")
@@ -82,7 +85,10 @@ def sound_alone(fbank: Tensor, config: TickConfig) -> TickBatch:
 
 
 class StreamBatches(Dataset[LabelledTicks]):
-    """Training batches by number: batch k holds `streams` random streams of `seconds` each, with `predict` ticks of each."""
+    """Training batches by number: batch k holds `streams` random streams of `seconds` each, with `predict` ticks of each.
+
+    listener: a Vosk model whose words the streams get, None for simulated ones.
+    """
 
     def __init__(
         self,
@@ -93,16 +99,23 @@ class StreamBatches(Dataset[LabelledTicks]):
         seconds: float,
         predict: int,
         dropout: ModalityDropout | None = None,
+        listener: Path | None = None,
     ) -> None:
         self.bank, self.config, self.seed = bank, config, seed
         self.streams, self.seconds, self.predict = streams, seconds, predict
         self.dropout = dropout or ModalityDropout()
+        self._listener = listener
+        self._make: StreamMaker = make_stream
 
     def __len__(self) -> int:
         return 1 << 30
 
     def __getitem__(self, k: int) -> LabelledTicks:
-        source = training_streams(self.bank, self.seed, seconds=self.seconds, dropout=self.dropout, start=k * self.streams)
+        if self._listener is not None and self._make is make_stream:  # opened where it is used: in the worker's process
+            self._make = partial(make_stream, ears=ears_of(self._listener))
+        source = training_streams(
+            self.bank, self.seed, seconds=self.seconds, dropout=self.dropout, start=k * self.streams, make=self._make
+        )
         made = [next(source) for _ in range(self.streams)]
         rng = np.random.default_rng([self.seed, k])
         ticks = np.stack([np.sort(rng.choice(s.ticks, self.predict, replace=False)) for s in made])

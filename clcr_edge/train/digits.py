@@ -4,8 +4,9 @@ First the frame CNN alone, on unrelated frames: a stream shows one digit in fort
 Then audio alone, on single words, through the student's own head: beside two easier modalities it learned nothing (audio alone
 named no event at all after 1,000 steps). Then everything, on streams with random disturbances and drop-outs: cross-entropy per
 tick, CLCR's regularisers, and two small auxiliary heads (what digit does this frame show; which was just said) that are thrown
-away afterwards. They give the front ends a direct signal, so that neither modality waits for the other to solve the task. At
-the end validation decides how sure the network must be before it speaks.
+away afterwards. They give the front ends a direct signal, so that neither modality waits for the other to solve the task. Then
+the words are those of the real recogniser (`clcr_edge.train.heard_words`), and at the end validation decides how sure the
+network must be before it speaks.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from clcr_edge.model.student import Student, StudentOutput, parameter_count
 from clcr_edge.packets import Modality
 from clcr_edge.train.batches import FrameBatches, LabelledTicks, StreamBatches, WordBatches, batches_from, collate, sound_alone
 from clcr_edge.train.checkpoint import RESUME, save_student
+from clcr_edge.train.heard_words import learn_heard_words, listener_at_hand
 from clcr_edge.train.loop import Schedule, fit
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.operating_point import set_operating_point
+from clcr_edge.train.recognised import ears_of
 from clcr_edge.train.stream_lesson import StreamLesson
 
 NAME = "digits"
@@ -44,8 +47,9 @@ NAME = "digits"
 class Recipe:
     """frame_steps batches of `frames` frames for the CNN, the first `easy` of them easier; word_steps batches of `words` single
     words for audio, `word_predict` random ticks of each predicted; then steps batches of `streams` streams of `seconds` each,
-    of which `predict` random ticks are predicted and `frame_share` of the frames still teach the CNN. quiet_minutes: of
-    validation without digits, on which the operating point is set."""
+    of which `predict` random ticks are predicted and `frame_share` of the frames still teach the CNN; then heard_steps such
+    batches with a real recogniser's words, where one is at hand. quiet_minutes: of validation without digits, on which the
+    operating point is set."""
 
     frame_steps: int = 3_000
     frames: int = 320
@@ -64,6 +68,8 @@ class Recipe:
     intra: float = 0.02
     inter: float = 0.002
     auxiliary: float = 0.5
+    heard_steps: int = 200
+    heard_lr: float = 5e-4
     quiet_minutes: int = 12
     threads: int = 1
 
@@ -219,8 +225,13 @@ def train_digits(
     schedule = Schedule(recipe.steps, recipe.lr)
     average = fit("streams", model, schedule, partial(batches_from, batches), loss, out, seed, watch, watch_every=100)
     model.student.load_state_dict({k.removeprefix("student."): v for k, v in average.items() if k.startswith("student.")})
-    point = set_operating_point(model.student, material.held, recipe.quiet_minutes)
+    listener = listener_at_hand() if recipe.heard_steps else None
+    if listener is not None:
+        learn_heard_words(model.student, material, recipe, out, seed, listener)
+    ears = None if listener is None else ears_of(listener)
+    point = set_operating_point(model.student, material.held, recipe.quiet_minutes, ears)
     provenance = material.provenance(seed, recipe) | {"operating_point": point.to_table()}
+    provenance["words"] = "simulated" if listener is None else f"simulated; at the end those of {listener.name}"
     if lesson is not None:
         provenance["distilled"] = lesson.provenance()
     save_student(out, model.student.state_dict(), config, provenance)

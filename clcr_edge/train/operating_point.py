@@ -18,7 +18,7 @@ from torch import no_grad
 
 from clcr_edge.calibration.streams import inputs_of
 from clcr_edge.data.bank import NONE, DigitBank
-from clcr_edge.data.streams import Stream, negative_stream
+from clcr_edge.data.streams import Ears, Stream, negative_stream
 from clcr_edge.data.synthetic import with_other_speech
 from clcr_edge.export.graph import export_step
 from clcr_edge.model.student import Student
@@ -90,13 +90,14 @@ def labels(said: LogProbs, bias: float) -> npt.NDArray[np.int64]:
     return np.asarray((said + shift).argmax(axis=1), np.int64)
 
 
-def set_operating_point(student: Student, held: DigitBank, minutes: int = MINUTES) -> OperatingPoint:
+def set_operating_point(student: Student, held: DigitBank, minutes: int = MINUTES, ears: Ears | None = None) -> OperatingPoint:
     """Choose the biases on `minutes` of validation streams of a minute each, and put them into the student in place of its own.
 
-    held: the validation part of a bank of real digits; words that are no digits come from the project's calibration part.
+    held: the validation part of a bank of real digits; words that are no digits come from the project's calibration part. ears:
+    the recogniser that listens to them, None for simulated words.
     """
     engine = engine_without_bias(student)
-    quiet = list(quiet_streams(with_other_speech(held, "val"), minutes))
+    quiet = list(quiet_streams(with_other_speech(held, "val"), minutes, ears))
     together = choose_bias([log_probs(engine, s) for s in quiet])
     alone = {m.key: choose_bias([log_probs(engine, s, _NAMES - {m.key}) for s in quiet], ALONE) for m in Modality}
     point = OperatingPoint(together, alone, float(minutes))
@@ -114,9 +115,9 @@ def engine_without_bias(student: Student) -> Engine:
     return OnnxEngine(export_step(student.eval()).SerializeToString(), student.config, "fp32")
 
 
-def quiet_streams(bank: DigitBank, minutes: int = MINUTES) -> Iterator[Stream]:
+def quiet_streams(bank: DigitBank, minutes: int = MINUTES, ears: Ears | None = None) -> Iterator[Stream]:
     """The streams that the biases are set by: `minutes` of a minute each, without any digit."""
-    return (negative_stream(60.0, _SEED + k, bank) for k in range(minutes))
+    return (negative_stream(60.0, _SEED + k, bank, ears=ears) for k in range(minutes))
 
 
 def log_probs(engine: Engine, stream: Stream, without: frozenset[str] = frozenset()) -> LogProbs:
