@@ -373,6 +373,24 @@ def test_a_device_records_without_torch_and_onnx(checkpoint: Path, tmp_path: Pat
     assert RecordedInputs(tmp_path / "c").ticks == 250
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe not text", "not readable as text in UTF-8"),
+        (b'{"text": "one", "start_s": 1, "end_s": 2}\n[1, 2]', "line 2: expected an object"),
+        (b'{"text": "one", "start_s": NaN, "end_s": 2}', "line 1: .*give finite times"),
+        (b'{"text": "one", "start_s": 1, "end_s": 1e999}', "line 1: .*give finite times"),
+        (b'{"text": "one", "start_s": 2, "end_s": 1}', "line 1: .*before it starts"),
+        (b'{"text": " ", "start_s": 1, "end_s": 2}', "line 1: .*no text"),
+    ],
+)
+def test_words_beside_a_recording_are_held_to_before_the_export_begins(tmp_path: Path, content: bytes, said: str) -> None:
+    make_clip(tmp_path / "a.mp4", video_s=11.0)
+    (tmp_path / "a.words.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.words\.jsonl.*{said}"):
+        calibration_set(tmp_path)
+
+
 def test_there_is_no_calibration_without_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no recording in it"):
         calibration_set(tmp_path)
