@@ -25,6 +25,7 @@ import numpy.typing as npt
 from clcr_edge import toml_io
 from clcr_edge.config import StudentConfig, to_table
 from clcr_edge.errors import DataError
+from clcr_edge.outputs import put_in_place
 from clcr_edge.runtime.engine import StepInputs
 
 MANIFEST = "calibration.toml"
@@ -126,13 +127,7 @@ class CalibrationWriter:
         }
         (self._scratch / MANIFEST).write_text(toml_io.dumps(manifest), "utf-8")
         self._scratch.chmod(0o700)  # pictures of a room: nobody else's business
-        if self._out.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.old.", dir=self._out.parent))
-            self._out.rename(retired / "calibration")
-            self._scratch.rename(self._out)
-            shutil.rmtree(retired)
-        else:
-            self._scratch.rename(self._out)
+        put_in_place(self._scratch, self._out)
         return sum(int(p["bytes"]) for p in self._parts)
 
 

@@ -25,6 +25,7 @@ from typing import Any
 from clcr_edge import toml_io
 from clcr_edge.config import StudentConfig, from_table, to_table
 from clcr_edge.errors import BundleError, ConfigError, OutputError, UsageError
+from clcr_edge.outputs import put_in_place
 
 SCHEMA = 1
 MANIFEST = "manifest.toml"
@@ -169,13 +170,7 @@ def _write(target: Path, config: StudentConfig, graphs: dict[str, str], fill: Ca
         (scratch / MANIFEST).write_text(toml_io.dumps(manifest), "utf-8")
         scratch.chmod(0o755)
         read(scratch)
-        if target.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.rename(retired / "bundle")
-            scratch.rename(target)
-            shutil.rmtree(retired)
-        else:
-            scratch.rename(target)
+        put_in_place(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
