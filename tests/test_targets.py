@@ -145,6 +145,7 @@ def test_the_report_has_size_parity_and_accuracy_of_each_and_no_guessed_latency(
     assert "measured on the device" in report["tensorrt"]["why"]
     manifest = bundles.read(tiny_bundle).manifest
     assert manifest["tensorrt"]["holding"] == report["tensorrt"]["holding"]
+    assert manifest["gate"]["max_drop"] == report["gate"]["max_drop"], "verify goes by it on the device"
     assert set(manifest["calibration"]["schemes"]) == {"int8", "trt-int8", "trt-fp16"}
     assert manifest["chosen"]["precision"] in ("fp32", "int8"), "what runs on this CPU is a CPU's graph"
 

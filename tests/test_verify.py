@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -234,6 +235,17 @@ def test_what_the_export_found_too_inaccurate_is_not_chosen(bundle: Bundle, tmp_
     assert "int8 does not hold: it loses 0.60 points of event accuracy" in report["why"]
     assert lost_at_export(both.manifest, "trt-fp16") == ""
     assert lost_at_export({}, "int8") == ""
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "said"), [(1.0, ""), (0.2, "it loses 0.60 points .*, more than 0.2$"), (None, "more than 0.5$")]
+)
+def test_the_points_that_may_be_lost_are_those_of_the_bundles_own_gate(max_drop: float | None, said: str) -> None:
+    manifest: dict[str, Any] = {"metrics": {"fp32": {"event_accuracy": 0.98}, "trt-fp16": {"event_accuracy": 0.974}}}
+    if max_drop is not None:
+        manifest["gate"] = {"max_drop": max_drop}
+    found = lost_at_export(manifest, "trt-fp16")
+    assert re.search(said, found) if said else found == ""
 
 
 def test_a_precision_that_cannot_be_built_is_left_out_and_told(
