@@ -113,10 +113,13 @@ def read(path: str | os.PathLike[str]) -> Bundle:
     for name, entry in manifest["files"].items():
         _verify(_inside(root, name), entry)
     for precision, name in manifest["graphs"].items():
-        if name not in manifest["files"]:
-            raise BundleError(f"{manifest_path}: graph {precision} names {name!r}, which [files] does not list")
-    if manifest["chosen"].get("precision") not in manifest["graphs"]:
-        raise BundleError(f"{manifest_path}: chosen precision is not among the graphs {list(manifest['graphs'])}")
+        if not isinstance(name, str) or name not in manifest["files"]:
+            raise BundleError(f"{manifest_path}: graph {precision} names {name!r}, which [files] does not list; export again")
+    chosen = manifest["chosen"].get("precision")
+    if not isinstance(chosen, str) or chosen not in manifest["graphs"]:
+        raise BundleError(
+            f"{manifest_path}: the chosen precision {chosen!r} is not among the graphs {list(manifest['graphs'])}; export again"
+        )
     return Bundle(root, config, manifest)
 
 

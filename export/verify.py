@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from clcr_edge.errors import BundleError
 from clcr_edge.export.latency import interleaved, paced, percentiles
 from clcr_edge.runtime.engine import Engine, StepInputs
 from clcr_edge.runtime.golden import Golden, differences, rolled_out
@@ -78,13 +79,16 @@ def lost_at_export(manifest: Mapping[str, Any], graph: str) -> str:
     """Why a graph's event accuracy, as its export measured it, is too low; "" if it holds or nothing was measured.
 
     Golden vectors say that this engine computes what the graph says; whether the graph is good enough only an export can say,
-    which has data with labels.
+    which has data with labels. Raises `BundleError` where the manifest holds something else than numbers.
     """
-    metrics = manifest.get("metrics", {})
-    if "event_accuracy" not in metrics.get("fp32", {}) or "event_accuracy" not in metrics.get(graph, {}):
-        return ""
-    lost = 100.0 * (float(metrics["fp32"]["event_accuracy"]) - float(metrics[graph]["event_accuracy"]))
-    allowed = float(manifest.get("gate", {}).get("max_drop", _MAX_LOSS_POINTS))
+    try:
+        metrics = manifest.get("metrics", {})
+        if "event_accuracy" not in metrics.get("fp32", {}) or "event_accuracy" not in metrics.get(graph, {}):
+            return ""
+        lost = 100.0 * (float(metrics["fp32"]["event_accuracy"]) - float(metrics[graph]["event_accuracy"]))
+        allowed = float(manifest.get("gate", {}).get("max_drop", _MAX_LOSS_POINTS))
+    except (AttributeError, TypeError, ValueError) as e:
+        raise BundleError(f"the manifest's [metrics] or [gate] is not what an export writes ({e}); export again") from None
     if lost <= allowed:
         return ""
     return f"it loses {lost:.2f} points of event accuracy by its export's measurement, more than {allowed:g}"

@@ -248,6 +248,21 @@ def test_the_points_that_may_be_lost_are_those_of_the_bundles_own_gate(max_drop:
     assert re.search(said, found) if said else found == ""
 
 
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {"metrics": 7},
+        {"metrics": {"fp32": 7}},
+        {"metrics": {"fp32": {"event_accuracy": []}, "int8": {"event_accuracy": 1.0}}},
+        {"metrics": {"fp32": {"event_accuracy": 1.0}, "int8": {"event_accuracy": "x"}}},
+        {"metrics": {"fp32": {"event_accuracy": 1.0}, "int8": {"event_accuracy": 1.0}}, "gate": 7},
+    ],
+)
+def test_measurements_that_are_no_numbers_are_one_line(manifest: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match=r"is not what an export writes .*; export again"):
+        lost_at_export(manifest, "int8")
+
+
 def test_a_precision_that_cannot_be_built_is_left_out_and_told(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
