@@ -125,8 +125,8 @@ def export_bundle(
     measured = _measured(engines, checks, ", ".join(engines), tell)
     outcomes: dict[str, Outcome] = {}
     if quantised is not None:
-        if sensitivity_ticks:
-            quantised.ranking(integer[0])
+        for precision in integer if sensitivity_ticks else ():  # s8 and u8 spoil different units: each has its own ranking
+            quantised.ranking(precision)
         for precision in integer:
             outcome = _gated(quantised, precision, measured, gate, checks, golden, tell)
             outcomes[precision] = outcome
