@@ -147,5 +147,6 @@ def choose(accuracy: Mapping[str, Mapping[str, Any]], paced: Mapping[str, Mappin
     best = min(held, key=lambda p: paced[p]["p50_ms"])
     others = ", ".join(f"{p} {paced[p]['p50_ms']:.2f} ms" for p in held if p != best)
     why = f"{best} takes {paced[best]['p50_ms']:.2f} ms (p50 at the stream's pace)"
-    why += f", the fastest that holds ({others})" if others else ", and is the only one that holds"
+    alone = ", and is the only one that was measured" if len(accuracy) == 1 else ", and is the only one that holds"
+    why += f", the fastest that holds ({others})" if others else alone
     return best, why + (f"; {refused}" if refused else "")

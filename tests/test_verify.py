@@ -85,6 +85,8 @@ def test_the_tolerance_of_a_target_is_that_of_its_precision() -> None:
         ({"fp32": True, "int8": True}, {"fp32": 2.0, "int8": 1.0}, "int8", "the fastest that holds (fp32 2.00 ms)"),
         ({"fp32": True, "int8": True}, {"fp32": 1.0, "int8": 2.0}, "fp32", "the fastest that holds (int8 2.00 ms)"),
         ({"fp32": True, "int8": False}, {"fp32": 2.0, "int8": 1.0}, "fp32", "int8 does not hold: too far"),
+        ({"fp32": True, "int8": False}, {"fp32": 2.0, "int8": 1.0}, "fp32", "and is the only one that holds"),
+        ({"int8": True}, {"int8": 1.0}, "int8", "and is the only one that was measured"),
         ({"fp32": False, "int8": False}, {"fp32": 2.0, "int8": 1.0}, None, "fp32 does not hold: too far; int8 does not"),
     ],
 )
