@@ -13,6 +13,8 @@ import hashlib
 import json
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import fields
 from datetime import datetime, timezone
@@ -23,8 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clcr_edge import toml_io
-from clcr_edge.config import StudentConfig, to_table
+from clcr_edge.config import StudentConfig, TickConfig, to_table
 from clcr_edge.errors import DataError
+from clcr_edge.outputs import put_in_place
+from clcr_edge.packets import Level, Modality
 from clcr_edge.runtime.engine import StepInputs
 
 MANIFEST = "calibration.toml"
@@ -126,13 +130,7 @@ class CalibrationWriter:
         }
         (self._scratch / MANIFEST).write_text(toml_io.dumps(manifest), "utf-8")
         self._scratch.chmod(0o700)  # pictures of a room: nobody else's business
-        if self._out.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.old.", dir=self._out.parent))
-            self._out.rename(retired / "calibration")
-            self._scratch.rename(self._out)
-            shutil.rmtree(retired)
-        else:
-            self._scratch.rename(self._out)
+        put_in_place(self._scratch, self._out)
         return sum(int(p["bytes"]) for p in self._parts)
 
 
@@ -204,19 +202,36 @@ class RecordedInputs:
     def _columns(
         self, part: tuple[str, int, int, int, str], config: StudentConfig
     ) -> dict[str, npt.NDArray[Any]]:
-        path, t, n = self._content(part), config.tick, part[2]
-        shapes = {
-            "frame": (n, 1, 1, t.image_size, t.image_size),
-            "fbank": (n, t.fbank_frames, t.n_mels),
-            "ngrams": (n, t.words_per_tick, t.ngrams_per_word),
-        }
+        path, wanted = self._content(part), _layout(config.tick, part[2])
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as f, np.load(f, allow_pickle=False) as data:  # numpy leaves a broken file open
                 columns = {f: data[f] for f in _FIELDS}
-        except (OSError, ValueError, KeyError) as e:
+        # The last three: an archive that is damaged inside, which numpy does not turn into an error of its own.
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
             raise DataError(f"{path}: not readable as step inputs ({e}); record the calibration again") from None
-        wrong = [f for f, shape in shapes.items() if columns[f].shape != shape]
-        if wrong:
-            raise DataError(f"{path}: {wrong[0]} has shape {columns[wrong[0]].shape}, not {shapes[wrong[0]]}; record it again")
+        for name, (shape, dtype) in wanted.items():
+            found = columns[name]
+            if found.shape != shape or found.dtype != dtype:
+                raise DataError(
+                    f"{path}: {name} is {found.dtype} of shape {found.shape}, not {np.dtype(dtype)} of {shape}; record it again"
+                )
+            if found.dtype == np.float32 and not np.isfinite(found).all():
+                raise DataError(f"{path}: NaN or infinity in {name}; record the calibration again")
+        ngrams = columns["ngrams"]
+        if ngrams.min() < 0 or ngrams.max() >= config.tick.ngram_buckets:
+            raise DataError(f"{path}: ngrams outside of 0 to {config.tick.ngram_buckets - 1}; record the calibration again")
         columns["frame"] = columns["frame"].astype(np.float32) / np.float32(255.0)
         return columns
+
+
+def _layout(t: TickConfig, n: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Shape and type of every column of `n` ticks, as they are kept: frames as bytes."""
+    return {
+        "frame": ((n, 1, 1, t.image_size, t.image_size), np.uint8),
+        "fbank": ((n, t.fbank_frames, t.n_mels), np.float32),
+        "ngrams": ((n, t.words_per_tick, t.ngrams_per_word), np.int32),
+        "confidence": ((n, t.words_per_tick), np.float32),
+        "word_age": ((n, t.words_per_tick), np.float32),
+        "present": ((n, 2), np.float32),
+        "n_new": ((n, len(Level), len(Modality)), np.int32),
+    }

@@ -15,12 +15,12 @@ import av.error
 
 from clcr_edge.calibration.sets import CalibrationSet, TickStream
 from clcr_edge.config import StudentConfig
-from clcr_edge.errors import DataError, SourceError
+from clcr_edge.errors import DataError, SourceError, StreamError
 from clcr_edge.packets import Word
 from clcr_edge.runtime.engine import StepInputs
 from clcr_edge.runtime.file_feed import FileFeed
 from clcr_edge.runtime.session import step_inputs
-from clcr_edge.runtime.ticker import Ticker
+from clcr_edge.runtime.ticker import Ticker, check_word
 
 _SUFFIXES = {".mp4", ".mkv", ".avi", ".mpg", ".mpeg", ".mov", ".webm", ".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"}
 _WORD_DELAY_S = 0.3  # a recogniser needs about this long; the sidecar says when a word was spoken, not when it arrived
@@ -39,9 +39,12 @@ def recorded_set(folder: Path) -> CalibrationSet:
     if ticks < _LEAST_TICKS:
         raise DataError(f"{folder}: only {ticks / 25:.1f} s of recordings; give at least {_LEAST_TICKS / 25:.0f} s")
 
+    # Read here, so that a fault is told before minutes of work.
+    words = {file: _words(file.with_name(f"{file.stem}.words.jsonl")) for file in files}
+
     def opened(config: StudentConfig) -> Iterator[TickStream]:
         for file in files:
-            yield TickStream(_replayed(file, config))
+            yield TickStream(_replayed(file, list(words[file]), config))
 
     return CalibrationSet(f"{len(files)} recordings in {folder.name}", opened, ticks)
 
@@ -54,11 +57,10 @@ def _seconds(path: Path) -> float:
         raise SourceError(f"{path}: cannot be read as a media file ({e}); remove it or record it again") from None
 
 
-def _replayed(path: Path, config: StudentConfig) -> Iterator[StepInputs]:
+def _replayed(path: Path, words: list[Word], config: StudentConfig) -> Iterator[StepInputs]:
     with av.open(str(path)) as container:
         has_video, has_audio = bool(container.streams.video), bool(container.streams.audio)
     feed = FileFeed(path if has_video else None, path if has_audio else None, tick_s=config.tick.seconds, fast=True)
-    words = _words(path.with_name(f"{path.stem}.words.jsonl"))
     ticker = Ticker(config.tick)
     ticker.start(feed.start_s)
     try:
@@ -75,15 +77,24 @@ def _replayed(path: Path, config: StudentConfig) -> Iterator[StepInputs]:
 
 
 def _words(path: Path) -> list[Word]:
+    """The words beside a recording, in the order of their ends; none where there is no such file."""
     if not path.is_file():
         return []
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"{path}: not readable as text in UTF-8 ({e}); write it again, or remove it") from None
     words = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
-            words.append(
-                Word(str(entry["text"]), float(entry["start_s"]), float(entry["end_s"]), float(entry.get("confidence", 1.0)))
+            word = Word(
+                str(entry["text"]), float(entry["start_s"]), float(entry["end_s"]), float(entry.get("confidence", 1.0))
             )
-        except (ValueError, KeyError, TypeError):  # noqa: PERF203 (the line number belongs in the message)
+            check_word(word)
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(f"{path}, line {number}: expected an object with text, start_s and end_s") from None
+        except StreamError as e:
+            raise DataError(f"{path}, line {number}: {e}") from None
+        words.append(word)
     return sorted(words, key=lambda w: w.end_s)

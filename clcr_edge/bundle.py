@@ -25,6 +25,7 @@ from typing import Any
 from clcr_edge import toml_io
 from clcr_edge.config import StudentConfig, from_table, to_table
 from clcr_edge.errors import BundleError, ConfigError, OutputError, UsageError
+from clcr_edge.outputs import put_in_place
 
 SCHEMA = 1
 MANIFEST = "manifest.toml"
@@ -112,10 +113,13 @@ def read(path: str | os.PathLike[str]) -> Bundle:
     for name, entry in manifest["files"].items():
         _verify(_inside(root, name), entry)
     for precision, name in manifest["graphs"].items():
-        if name not in manifest["files"]:
-            raise BundleError(f"{manifest_path}: graph {precision} names {name!r}, which [files] does not list")
-    if manifest["chosen"].get("precision") not in manifest["graphs"]:
-        raise BundleError(f"{manifest_path}: chosen precision is not among the graphs {list(manifest['graphs'])}")
+        if not isinstance(name, str) or name not in manifest["files"]:
+            raise BundleError(f"{manifest_path}: graph {precision} names {name!r}, which [files] does not list; export again")
+    chosen = manifest["chosen"].get("precision")
+    if not isinstance(chosen, str) or chosen not in manifest["graphs"]:
+        raise BundleError(
+            f"{manifest_path}: the chosen precision {chosen!r} is not among the graphs {list(manifest['graphs'])}; export again"
+        )
     return Bundle(root, config, manifest)
 
 
@@ -169,13 +173,7 @@ def _write(target: Path, config: StudentConfig, graphs: dict[str, str], fill: Ca
         (scratch / MANIFEST).write_text(toml_io.dumps(manifest), "utf-8")
         scratch.chmod(0o755)
         read(scratch)
-        if target.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.rename(retired / "bundle")
-            scratch.rename(target)
-            shutil.rmtree(retired)
-        else:
-            scratch.rename(target)
+        put_in_place(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

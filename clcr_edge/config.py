@@ -214,6 +214,8 @@ def from_table(kind: type[T], table: dict[str, Any]) -> T:
     for key, value in table.items():
         if key not in known:
             raise ConfigError(f"{kind.__name__}.{key}: unknown key; known are {', '.join(known)}")
+        if isinstance(value, dict) and key not in _NESTED:
+            raise ConfigError(f"{kind.__name__}.{key} = {value!r}: expected a value, not a table")
         values[key] = from_table(_NESTED[key], value) if key in _NESTED else frozen(value)
     try:
         return kind(**values)

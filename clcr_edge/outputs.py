@@ -1,7 +1,10 @@
-"""Whether a command will be able to write where it is told to: asked before minutes of work, not after them."""
+"""Where commands write: that they can is asked before minutes of work, and a finished folder is put in place in one step."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -25,3 +28,38 @@ def check_folder(folder: Path, named: str | None = None, remedy: str = "name ano
             pass
     except OSError as e:
         raise OutputError(f"{called}: nothing can be written to {place} ({e.strerror or e}); {remedy}") from None
+
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+
+
+def put_in_place(made: Path, place: Path) -> None:
+    """Give a finished folder its name; a folder that bore it before is removed. Both lie on one file system.
+
+    On Linux the two change names in one step: whenever the process is killed, the name stands for one of them, whole. Where a
+    file system cannot do that, the old one is moved aside first, and back if the new one cannot follow.
+    """
+    if place.is_dir() and not place.is_symlink() and _exchanged(made, place):
+        shutil.rmtree(made, ignore_errors=True)  # the old one, by now
+    elif not place.exists():
+        made.rename(place)
+    else:
+        retired = Path(tempfile.mkdtemp(prefix=f".{place.name}.old.", dir=place.parent))
+        place.rename(retired / "old")
+        try:
+            made.rename(place)
+        except BaseException:
+            (retired / "old").rename(place)
+            retired.rmdir()
+            raise
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Change two names in one step; False where the system or the file system cannot."""
+    try:
+        call = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # no glibc of this decade; TypeError: Windows has no library called None
+        return False
+    call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return int(call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE)) == 0

@@ -125,8 +125,8 @@ def export_bundle(
     measured = _measured(engines, checks, ", ".join(engines), tell)
     outcomes: dict[str, Outcome] = {}
     if quantised is not None:
-        if sensitivity_ticks:
-            quantised.ranking(integer[0])
+        for precision in integer if sensitivity_ticks else ():  # s8 and u8 spoil different units: each has its own ranking
+            quantised.ranking(precision)
         for precision in integer:
             outcome = _gated(quantised, precision, measured, gate, checks, golden, tell)
             outcomes[precision] = outcome
@@ -164,7 +164,7 @@ def export_bundle(
             "training": training,
             "calibration": {k: v for k, v in report["calibration"].items() if k != "ranges"},
             "metrics": {p: {"check": checks.name, **_known(report["precisions"][p]["accuracy"])} for p in models},
-            **({"gate": {p: {"held": o.held, "why": o.why} for p, o in outcomes.items()}} if outcomes else {}),
+            "gate": {"max_drop": gate.max_drop, **{p: {"held": o.held, "why": o.why} for p, o in outcomes.items()}},
             **({"tensorrt": report["tensorrt"]} if "tensorrt" in report else {}),
             **({"ladder": _ladder_table(built)} if built.rungs else {}),
         }

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clcr_edge.bundle import Bundle
-from clcr_edge.errors import EngineError
+from clcr_edge.errors import EngineError, OutputError
 from clcr_edge.export.build_memory import MIB, needed_bytes, shortage
 from clcr_edge.export.build_progress import BuildProgress
 from clcr_edge.export.tensorrt_build import build_plan
+from clcr_edge.outputs import check_folder
 from clcr_edge.runtime.cuda_device import CudaDevice
 from clcr_edge.runtime.machine import memory_bytes
 from clcr_edge.runtime.tensorrt_api import load_tensorrt
@@ -23,6 +24,7 @@ from clcr_edge.runtime.tensorrt_graphs import tensorrt_graph
 from clcr_edge.runtime.tensorrt_store import (
     EngineKey,
     StoredEngine,
+    folder_of,
     load_engine,
     save_engine,
     timing_file,
@@ -78,7 +80,7 @@ def ready_engine(
 ) -> tuple[StoredEngine, bool]:
     """The stored engine of a precision, built first where there is none that fits; and whether it was built.
 
-    Raises `EngineError` if it cannot be built, `KeyboardInterrupt` on Ctrl-C; the old engine then still lies there.
+    Raises `EngineError` if it cannot be built or kept, `KeyboardInterrupt` on Ctrl-C; the old engine then still lies there.
     """
     onnx = tensorrt_graph(bundle, precision).read_bytes()
     key = machine.key(onnx)
@@ -114,6 +116,10 @@ def _build(
         short = shortage(needed, available, settings.workspace_mib)
         if short:
             raise EngineError(f"{precision}: {short}")
+    try:
+        check_folder(folder_of(bundle), remedy="copy the bundle to a folder that you may write to")
+    except OutputError as e:
+        raise EngineError(str(e)) from None
     timings = timing_file(bundle, key)
     with machine.device.current(), _interrupt_noted() as interrupted:
         built = build_plan(
@@ -129,9 +135,12 @@ def _build(
     for note in built.notes:
         teller.note(f"{precision}: {note}")
     stored = StoredEngine(key, built.typing, settings.workspace_mib, built.seconds, built.plan)
-    if built.timings:
-        write_beside(timings, built.timings)
     save_engine(bundle, precision, stored)
+    if built.timings:
+        try:
+            write_beside(timings, built.timings)
+        except EngineError as e:  # they only make the next build shorter; the engine is there
+            teller.note(f"{precision}: TensorRT's timings are not kept: {e}")
     return stored
 
 

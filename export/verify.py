@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from clcr_edge.errors import BundleError
 from clcr_edge.export.latency import interleaved, paced, percentiles
 from clcr_edge.runtime.engine import Engine, StepInputs
 from clcr_edge.runtime.golden import Golden, differences, rolled_out
@@ -35,7 +36,8 @@ class Tolerance:
 # summation only. FP16: an engine may also sum in half precision. INT8: kernels round differently.
 TOLERANCES = {"fp32": Tolerance(1e-3, 60.0, 1.0), "fp16": Tolerance(0.05, 40.0, 0.99), "int8": Tolerance(0.5, 20.0, 0.97)}
 _MARGIN = 0.1
-# Points of event accuracy, as the export measured them on its check streams: what it would not choose is not chosen here.
+# Points of event accuracy, as the export measured them on its check streams: what it would not choose is not chosen here. A
+# bundle says how many its own gate allowed (`export --max-drop`); this is for one that does not.
 _MAX_LOSS_POINTS = 0.5
 
 
@@ -77,15 +79,19 @@ def lost_at_export(manifest: Mapping[str, Any], graph: str) -> str:
     """Why a graph's event accuracy, as its export measured it, is too low; "" if it holds or nothing was measured.
 
     Golden vectors say that this engine computes what the graph says; whether the graph is good enough only an export can say,
-    which has data with labels.
+    which has data with labels. Raises `BundleError` where the manifest holds something else than numbers.
     """
-    metrics = manifest.get("metrics", {})
-    if "event_accuracy" not in metrics.get("fp32", {}) or "event_accuracy" not in metrics.get(graph, {}):
+    try:
+        metrics = manifest.get("metrics", {})
+        if "event_accuracy" not in metrics.get("fp32", {}) or "event_accuracy" not in metrics.get(graph, {}):
+            return ""
+        lost = 100.0 * (float(metrics["fp32"]["event_accuracy"]) - float(metrics[graph]["event_accuracy"]))
+        allowed = float(manifest.get("gate", {}).get("max_drop", _MAX_LOSS_POINTS))
+    except (AttributeError, TypeError, ValueError) as e:
+        raise BundleError(f"the manifest's [metrics] or [gate] is not what an export writes ({e}); export again") from None
+    if lost <= allowed:
         return ""
-    lost = 100.0 * (float(metrics["fp32"]["event_accuracy"]) - float(metrics[graph]["event_accuracy"]))
-    if lost <= _MAX_LOSS_POINTS:
-        return ""
-    return f"it loses {lost:.2f} points of event accuracy by its export's measurement, more than {_MAX_LOSS_POINTS}"
+    return f"it loses {lost:.2f} points of event accuracy by its export's measurement, more than {allowed:g}"
 
 
 def at_pace(
@@ -141,5 +147,6 @@ def choose(accuracy: Mapping[str, Mapping[str, Any]], paced: Mapping[str, Mappin
     best = min(held, key=lambda p: paced[p]["p50_ms"])
     others = ", ".join(f"{p} {paced[p]['p50_ms']:.2f} ms" for p in held if p != best)
     why = f"{best} takes {paced[best]['p50_ms']:.2f} ms (p50 at the stream's pace)"
-    why += f", the fastest that holds ({others})" if others else ", and is the only one that holds"
+    alone = ", and is the only one that was measured" if len(accuracy) == 1 else ", and is the only one that holds"
+    why += f", the fastest that holds ({others})" if others else alone
     return best, why + (f"; {refused}" if refused else "")

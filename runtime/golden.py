@@ -7,6 +7,7 @@ Reading and comparing need no torch: a device that verifies its own engine has n
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -46,12 +47,12 @@ def load_golden(path: Path) -> Golden:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"larger than {_MAX_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as f, np.load(f, allow_pickle=False) as data:  # numpy leaves a broken file open
             arrays = {k: data[k] for k in data.files}
         frames = arrays["in.frame"].astype(np.float32) / np.float32(255.0)
         columns = {f.name: arrays[f"in.{f.name}"] for f in fields(StepInputs)} | {"frame": frames}
         inputs = tuple(StepInputs(**{k: v[t] for k, v in columns.items()}) for t in range(len(frames)))
-    except (OSError, ValueError, LookupError, zipfile.BadZipFile, StreamError) as e:
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, StreamError) as e:
         raise BundleError(f"{path}: not readable as golden vectors ({e}); export the bundle again") from None
     outputs = {k[4:]: v for k, v in arrays.items() if k.startswith("out.")}
     return Golden(inputs, outputs, {k[6:]: v for k, v in arrays.items() if k.startswith("state.")})

@@ -58,6 +58,18 @@ class Tick:
     word_s: float | None
 
 
+def check_word(word: Word) -> None:
+    """Raises `StreamError` for a word that no recogniser says: without text, without times, ending before it starts."""
+    if not word.text.strip():
+        raise StreamError(f"word {word.text!r} at {word.start_s} s has no text; push words only, not silence")
+    if not (math.isfinite(word.start_s) and math.isfinite(word.end_s)):
+        raise StreamError(f"word {word.text!r} stamped {word.start_s}..{word.end_s}: give finite times")
+    if word.end_s < word.start_s:
+        raise StreamError(f"word {word.text!r} ends at {word.end_s} s, before it starts at {word.start_s} s; swap the two")
+    if not 0.0 <= word.confidence <= 1.0:
+        raise StreamError(f"word {word.text!r} has confidence {word.confidence}; give 0 to 1, or leave it out")
+
+
 class Ticker:
     """Packets in, ticks out; no clock, no thread. See the module's docstring for what belongs where."""
 
@@ -155,14 +167,7 @@ class Ticker:
 
     def push_word(self, word: Word) -> None:
         """Queue a recognised word for the next tick. Raises `StreamError` for what no recogniser says."""
-        if not word.text.strip():
-            raise StreamError(f"word {word.text!r} at {word.start_s} s has no text; push words only, not silence")
-        if not (math.isfinite(word.start_s) and math.isfinite(word.end_s)):
-            raise StreamError(f"word {word.text!r} stamped {word.start_s}..{word.end_s}: give finite times")
-        if word.end_s < word.start_s:
-            raise StreamError(f"word {word.text!r} ends at {word.end_s} s, before it starts at {word.start_s} s; swap the two")
-        if not 0.0 <= word.confidence <= 1.0:
-            raise StreamError(f"word {word.text!r} has confidence {word.confidence}; give 0 to 1, or leave it out")
+        check_word(word)
         self._started(word.start_s, f"word {word.text!r}")
         if len(self._words) == _MAX_WORDS:
             self._words.popleft()

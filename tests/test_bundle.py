@@ -94,6 +94,20 @@ def test_broken_toml_and_a_bad_value_are_named(bundle: Path) -> None:
         bundles.read(bundle)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('fp32 = "step.fp32.onnx"', "fp32 = [1]", r"graph fp32 names \[1\]"),
+        ('precision = "fp32"', "precision = [1]", r"chosen precision \[1\] is not among"),
+        ("strides = [1, 2, 4]", "strides = {a = 1}", r"strides = .*expected a value, not a table"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_line(bundle: Path, old: str, new: str, said: str) -> None:
+    edit(bundle, old, new)
+    with pytest.raises(BundleError, match=said):
+        bundles.read(bundle)
+
+
 def test_no_directory_and_no_bundle_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="clcr-edge export"):
         bundles.read(tmp_path / "nothing")

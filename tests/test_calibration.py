@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
+import io
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,6 +274,41 @@ class TestRecording:
         with pytest.raises(DataError, match=said):
             calibration_set(copy)
 
+    @pytest.mark.parametrize(
+        ("field", "change", "said"),
+        [
+            (None, lambda content: content[: len(content) // 2], "not readable as step inputs"),
+            (None, lambda _: b"", "not readable as step inputs"),
+            (None, lambda content: content[:2000] + bytes(50) + content[2050:], "not readable as step inputs"),
+            ("present", lambda a: a[:5], r"present is float32 of shape \(5, 2\)"),
+            ("n_new", lambda a: a.astype(np.float32), "n_new is float32"),
+            ("confidence", lambda a: np.full_like(a, np.nan), "NaN or infinity in confidence"),
+            ("fbank", lambda a: np.full_like(a, np.inf), "NaN or infinity in fbank"),
+            ("ngrams", lambda a: a + np.int32(1 << 20), "ngrams outside of 0 to 4095"),
+        ],
+    )
+    def test_a_part_that_is_not_what_its_hash_vouches_for_is_one_line(
+        self, recording: tuple[Path, Path, str], tmp_path: Path, field: str | None, change: Callable[[Any], Any], said: str
+    ) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(recording[1], copy)
+        manifest = toml_io.loads((copy / MANIFEST).read_text())
+        name = sorted(manifest["parts"])[0]
+        content = (copy / name).read_bytes()
+        if field is None:
+            content = change(content)
+        else:
+            with np.load(copy / name) as data:
+                columns = {**data, field: change(data[field])}
+            made = io.BytesIO()
+            np.savez_compressed(made, allow_pickle=False, **columns)
+            content = made.getvalue()
+        (copy / name).write_bytes(content)
+        manifest["parts"][name] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (copy / MANIFEST).write_text(toml_io.dumps(manifest))
+        with pytest.raises(DataError, match=said):
+            list(next(RecordedInputs(copy).streams(CONFIG)))
+
     def test_silence_leaves_nothing_behind(self, checkpoint: Path, tmp_path: Path) -> None:
         clip = make_clip(tmp_path / "quiet.mp4", video_s=11.0, audio=np.zeros(16_000 * 11, np.float32))
         done = command("calibrate", checkpoint, "--camera", clip, "--no-stt", "--out", tmp_path / "c", cwd=tmp_path)
@@ -371,6 +411,24 @@ def test_a_device_records_without_torch_and_onnx(checkpoint: Path, tmp_path: Pat
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert RecordedInputs(tmp_path / "c").ticks == 250
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe not text", "not readable as text in UTF-8"),
+        (b'{"text": "one", "start_s": 1, "end_s": 2}\n[1, 2]', "line 2: expected an object"),
+        (b'{"text": "one", "start_s": NaN, "end_s": 2}', "line 1: .*give finite times"),
+        (b'{"text": "one", "start_s": 1, "end_s": 1e999}', "line 1: .*give finite times"),
+        (b'{"text": "one", "start_s": 2, "end_s": 1}', "line 1: .*before it starts"),
+        (b'{"text": " ", "start_s": 1, "end_s": 2}', "line 1: .*no text"),
+    ],
+)
+def test_words_beside_a_recording_are_held_to_before_the_export_begins(tmp_path: Path, content: bytes, said: str) -> None:
+    make_clip(tmp_path / "a.mp4", video_s=11.0)
+    (tmp_path / "a.words.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.words\.jsonl.*{said}"):
+        calibration_set(tmp_path)
 
 
 def test_there_is_no_calibration_without_data(tmp_path: Path) -> None:

@@ -122,6 +122,12 @@ def test_broken_golden_vectors_are_refused_without_pickle(tmp_path: Path) -> Non
     np.savez(tmp_path / "g.npz", **{"in.frame": np.array([{"a": 1}], dtype=object)})
     with pytest.raises(BundleError, match="golden vectors"):
         load_golden(tmp_path / "g.npz")
+    np.savez_compressed(tmp_path / "g.npz", **{"in.frame": np.arange(9_999) % 251})
+    whole = (tmp_path / "g.npz").read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], whole[:200] + bytes(50) + whole[250:]):
+        (tmp_path / "g.npz").write_bytes(damaged)
+        with pytest.raises(BundleError, match="golden vectors"):
+            load_golden(tmp_path / "g.npz")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from clcr_edge import bundle as bundles
+from clcr_edge import outputs
 from clcr_edge.errors import OutputError
-from clcr_edge.outputs import check_folder
+from clcr_edge.outputs import check_folder, put_in_place
 
 COMMAND = [sys.executable, "-m", "clcr_edge"]
 
@@ -78,3 +79,60 @@ def test_a_full_disk_leaves_the_old_bundle_whole(proof_bundle: Path, tmp_path: P
     assert done.stdout.endswith("the old one is as it was\n")
     assert bundles.read(out).manifest == bundles.read(proof_bundle).manifest
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def two_folders(root: Path) -> tuple[Path, Path]:
+    made, place = root / "made", root / "place"
+    for folder in (made, place):
+        folder.mkdir()
+        (folder / "which").write_text(folder.name)
+    return made, place
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_finished_folder_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    made, place = two_folders(tmp_path)
+    if not exchange:
+        monkeypatch.setattr(outputs, "_exchanged", lambda *_: False)
+    put_in_place(made, place)
+    assert (place / "which").read_text() == "made"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two names in one step")
+def test_a_kill_between_two_renames_cannot_be(proof_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is one step, in the kernel: nothing of ours runs while the name stands for nothing."""
+    out = tmp_path / "bundle"
+    shutil.copytree(proof_bundle, out)
+    old = bundles.read(out)
+
+    def fill(folder: Path) -> dict[str, object]:
+        for name in old.manifest["files"]:
+            shutil.copyfile(out / name, folder / name)
+        return {"chosen": old.manifest["chosen"], "created": "later"}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", killed)
+    assert bundles.write(out, old.config, old.manifest["graphs"], fill).manifest["created"] == "later"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_where_names_cannot_be_exchanged_the_old_folder_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, place = two_folders(tmp_path)
+    monkeypatch.setattr(outputs, "_exchanged", lambda *_: False)
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if self == made:
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="no"):
+        put_in_place(made, place)
+    assert (place / "which").read_text() == "place"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["made", "place"]

@@ -138,6 +138,27 @@ def top(k: int, **attributes: Any) -> Any:
     return model(nodes, {"x": (F, [5000])}, {"v": (F, [k]), "i": (I64, [k])}, {"k": np.array([k])})
 
 
+def handed_on(k: int | None) -> Any:
+    """TopK whose k comes as exporters write it: a Constant's short form and a Reshape; None: from outside."""
+    made = top(4000 if k is None else k)
+    del made.graph.initializer[:]
+    if k is None:
+        made.graph.input.append(helper.make_tensor_value_info("k", I64, [1]))
+        return made
+    first = [helper.make_node("Constant", [], ["k0"], value_int=k), helper.make_node("Constant", [], ["one"], value_ints=[1])]
+    nodes = [*first, node("Reshape", "k0 one", "k"), *made.graph.node]
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    return made
+
+
+def scale_in_short_form(scale: float) -> Any:
+    made = conv()
+    del made.graph.initializer[[i.name for i in made.graph.initializer].index("s")]
+    made.graph.node.insert(0, helper.make_node("Constant", [], ["s"], value_float=scale))
+    return made
+
+
 def lstm() -> Any:
     arrays = {"w": np.ones((1, 12, 4), np.float32), "r": np.ones((1, 12, 3), np.float32)}
     nodes = [helper.make_node("LSTM", ["x", "w", "r"], ["", "y"], name="n", hidden_size=3, layout=1)]
@@ -204,6 +225,9 @@ CASES: list[tuple[str, Builder, bool]] = [
     ("topk", lambda: top(4000), True),
     ("topk", lambda: top(3840), True),
     ("topk", lambda: top(4, sorted=0), True),
+    ("topk", lambda: handed_on(4000), True),
+    ("topk", lambda: handed_on(None), True),
+    ("scale-not-positive", lambda: scale_in_short_form(-0.1), True),
     ("scatter", lambda: one("ScatterElements", arrays={"i": np.array([0]), "u": np.ones(1, np.float32)}), True),
     ("einsum", lambda: one("Einsum", arrays={"w": np.ones((4, 4), np.float32)}, equation="...i,ij->...j"), True),
     ("einsum", lambda: model([node("Einsum", "x", "y", equation="ii->i")], {"x": (F, [4, 4])}, {"y": (F, [4])}), True),
@@ -262,6 +286,8 @@ def test_every_rule_has_a_case() -> None:
 def test_what_tensorrt_takes_passes() -> None:
     assert findings(conv()) == []
     assert findings(top(100)) == []
+    assert findings(handed_on(100)) == []
+    assert findings(scale_in_short_form(0.1)) == []
     assert findings(one("CumSum", arrays={"a": np.array(0)})) != []
 
 

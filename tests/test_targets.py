@@ -143,8 +143,11 @@ def test_the_report_has_size_parity_and_accuracy_of_each_and_no_guessed_latency(
         assert found["accuracy"]["n_events"] > 0
         assert found["latency"] is None
     assert "measured on the device" in report["tensorrt"]["why"]
+    assert set(report["sensitivity"]) == {"int8", "trt-int8"}, "each INT8 names its own guilty units"
+    assert all(u["latency_ms"] is None for u in report["sensitivity"]["trt-int8"]["units"]), "never guessed from a CPU"
     manifest = bundles.read(tiny_bundle).manifest
     assert manifest["tensorrt"]["holding"] == report["tensorrt"]["holding"]
+    assert manifest["gate"]["max_drop"] == report["gate"]["max_drop"], "verify goes by it on the device"
     assert set(manifest["calibration"]["schemes"]) == {"int8", "trt-int8", "trt-fp16"}
     assert manifest["chosen"]["precision"] in ("fp32", "int8"), "what runs on this CPU is a CPU's graph"
 

@@ -244,6 +244,30 @@ def test_a_disk_without_room_is_one_line_and_leaves_the_old_engine(bundle: Path)
     assert not list((bundle / "tensorrt").glob(".*")), "no scratch file is left"
 
 
+def test_a_folder_that_cannot_be_written_to_is_said_before_the_build(make: Callable[..., Rig]) -> None:
+    rig = make()
+    (rig.bundle.path / "tensorrt").write_text("a file in its place")
+    with pytest.raises(EngineError, match=r"tensorrt is a file; copy the bundle to a folder that you may write to"):
+        ready(rig)
+    assert not list((rig.bundle.path).glob("*.plan"))
+
+
+def test_timings_that_cannot_be_kept_cost_no_engine(make: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    from clcr_edge.export import tensorrt_ready
+
+    rig = make()
+    (rig.bundle.path / "tensorrt").mkdir()
+
+    def full(path: Path, _data: bytes) -> None:
+        raise EngineError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(tensorrt_ready, "write_beside", full)
+    _, built, notes = ready(rig)
+    assert built
+    assert any("TensorRT's timings are not kept" in n for n in notes), notes
+    assert ready(rig)[1] is False, "the engine was kept"
+
+
 def test_the_command_reports_as_json_and_refuses_what_is_not_there(bundle: Path) -> None:
     done = run("build", bundle, "--json")
     report = json.loads(done.stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,8 @@ def test_the_tolerance_of_a_target_is_that_of_its_precision() -> None:
         ({"fp32": True, "int8": True}, {"fp32": 2.0, "int8": 1.0}, "int8", "the fastest that holds (fp32 2.00 ms)"),
         ({"fp32": True, "int8": True}, {"fp32": 1.0, "int8": 2.0}, "fp32", "the fastest that holds (int8 2.00 ms)"),
         ({"fp32": True, "int8": False}, {"fp32": 2.0, "int8": 1.0}, "fp32", "int8 does not hold: too far"),
+        ({"fp32": True, "int8": False}, {"fp32": 2.0, "int8": 1.0}, "fp32", "and is the only one that holds"),
+        ({"int8": True}, {"int8": 1.0}, "int8", "and is the only one that was measured"),
         ({"fp32": False, "int8": False}, {"fp32": 2.0, "int8": 1.0}, None, "fp32 does not hold: too far; int8 does not"),
     ],
 )
@@ -234,6 +237,32 @@ def test_what_the_export_found_too_inaccurate_is_not_chosen(bundle: Bundle, tmp_
     assert "int8 does not hold: it loses 0.60 points of event accuracy" in report["why"]
     assert lost_at_export(both.manifest, "trt-fp16") == ""
     assert lost_at_export({}, "int8") == ""
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "said"), [(1.0, ""), (0.2, "it loses 0.60 points .*, more than 0.2$"), (None, "more than 0.5$")]
+)
+def test_the_points_that_may_be_lost_are_those_of_the_bundles_own_gate(max_drop: float | None, said: str) -> None:
+    manifest: dict[str, Any] = {"metrics": {"fp32": {"event_accuracy": 0.98}, "trt-fp16": {"event_accuracy": 0.974}}}
+    if max_drop is not None:
+        manifest["gate"] = {"max_drop": max_drop}
+    found = lost_at_export(manifest, "trt-fp16")
+    assert re.search(said, found) if said else found == ""
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {"metrics": 7},
+        {"metrics": {"fp32": 7}},
+        {"metrics": {"fp32": {"event_accuracy": []}, "int8": {"event_accuracy": 1.0}}},
+        {"metrics": {"fp32": {"event_accuracy": 1.0}, "int8": {"event_accuracy": "x"}}},
+        {"metrics": {"fp32": {"event_accuracy": 1.0}, "int8": {"event_accuracy": 1.0}}, "gate": 7},
+    ],
+)
+def test_measurements_that_are_no_numbers_are_one_line(manifest: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match=r"is not what an export writes .*; export again"):
+        lost_at_export(manifest, "int8")
 
 
 def test_a_precision_that_cannot_be_built_is_left_out_and_told(

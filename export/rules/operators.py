@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import onnx
 from onnx import TensorProto
 
 from clcr_edge.export.rules.finding import Hit, rule
@@ -39,6 +40,7 @@ _CONTROL = ("If", "Loop", "Scan")
 _SHAPED_BY_DATA = ("NonZero", "Compress", "NonMaxSuppression")
 _OWN_RULES = {*_CONTROL, *_SHAPED_BY_DATA, "CumSum", "Unique", "DynamicQuantizeLinear"}
 _MOST_TOP = 3840
+_HANDED_ON = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze")
 
 
 @rule("control-flow", "compute every branch at every tick and choose with Where; unroll a fixed number of steps")
@@ -105,16 +107,29 @@ def operator_type(view: GraphView) -> Iterator[Hit]:
             yield Hit(node, f"{node.op_type} reads 8-bit codes; TensorRT wants DequantizeLinear in between")
 
 
-@rule("topk", f"keep k below {_MOST_TOP} and sorted = 1; for a ranking use comparisons against all breakpoints")
+@rule("topk", f"a constant k below {_MOST_TOP} and sorted = 1; for a ranking use comparisons against all breakpoints")
 def topk(view: GraphView) -> Iterator[Hit]:
-    """The header allows 3840, operators.md wants less: the stricter one holds."""
+    """The header allows 3840, operators.md wants less: the stricter one holds. What cannot be held to it is refused as well."""
     for node in view.of_type("TopK"):
-        given = view.constant(node.input[1]) if len(node.input) > 1 else None  # an attribute before opset 10
-        k = attribute(node, "k", 0) if given is None or not given.size else int(given.reshape(-1)[0])
-        if k >= _MOST_TOP:
+        k = _k(view, node)
+        if k is None:
+            yield Hit(node, f"TopK with a computed k: that it stays below {_MOST_TOP} cannot be told, nor its shape be static")
+        elif k >= _MOST_TOP:
             yield Hit(node, f"TopK with k = {k}; TensorRT takes less than {_MOST_TOP}")
         if not attribute(node, "sorted", 1):
             yield Hit(node, "TopK with sorted = 0, which TensorRT refuses")
+
+
+def _k(view: GraphView, node: onnx.NodeProto) -> int | None:
+    if len(node.input) < 2:  # an attribute before opset 10
+        return attribute(node, "k", 0)
+    name, seen = node.input[1], set[str]()
+    # Exporters hand k through such nodes; what else computes it is not followed.
+    while name not in seen and (made := view.producer.get(name)) is not None and made.op_type in _HANDED_ON:
+        seen.add(name)
+        name = made.input[0]
+    given = view.constant(name)
+    return None if given is None or not given.size else int(given.reshape(-1)[0])
 
 
 @rule("scatter", "a ring buffer is Slice and Concat")

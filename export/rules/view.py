@@ -66,10 +66,10 @@ class GraphView:
         bad = {id(n) for n in self.malformed}
         self.nodes = [n for n in model.graph.node if id(n) not in bad]
         self.constants = {i.name: i for i in model.graph.initializer}
-        for node in self.nodes:
-            for attribute in node.attribute:
-                if node.op_type == "Constant" and attribute.name == "value":
-                    self.constants[node.output[0]] = attribute.t
+        for node in self.of_type("Constant"):
+            for given in node.attribute:
+                if (tensor := _value(given)) is not None:
+                    self.constants[node.output[0]] = tensor
         self.inputs = [i for i in model.graph.input if i.name not in self.constants]
         self.outputs = list(model.graph.output)
         self.producer = {name: node for node in self.nodes for name in node.output if name}
@@ -139,6 +139,19 @@ class GraphView:
         if len(node.input) > 2 and node.input[2]:
             return self.types.get(node.input[2])
         return int(attribute(node, "output_dtype", 0)) or None
+
+
+def _value(given: onnx.AttributeProto) -> onnx.TensorProto | None:
+    """What a Constant node's attribute holds: a tensor, or one of the short forms for numbers. None for texts."""
+    if given.name == "value":
+        return given.t
+    short = {
+        "value_int": (np.int64, given.i),
+        "value_ints": (np.int64, list(given.ints)),
+        "value_float": (np.float32, given.f),
+        "value_floats": (np.float32, list(given.floats)),
+    }.get(given.name)
+    return None if short is None else numpy_helper.from_array(np.array(short[1], short[0]))
 
 
 def equation(node: onnx.NodeProto) -> str:
