@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 from clcr_edge import toml_io
 from clcr_edge.config import from_table
+from clcr_edge.config_types import require_types
 from clcr_edge.data.sets import MediaConfig, Options
 from clcr_edge.errors import ConfigError
 from clcr_edge.packets import Modality
@@ -106,6 +107,7 @@ class DataChoice:
     media: MediaConfig = field(default_factory=MediaConfig)
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name in self.modalities:
             _require(name in _NAMES, "modalities", name, f"choose among {', '.join(_NAMES)}")
         _require(self.folds == 0 or _whole(self.folds, 2), "folds", self.folds, "at least 2, or 0 for the data set's own split")
