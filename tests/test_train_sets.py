@@ -156,6 +156,52 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(root: Path, tmp
     assert all(torch.isfinite(v).all() for v in teacher.state_dict().values() if v.is_floating_point())
 
 
+@pytest.mark.parametrize("protocol", ["strict", "published"])
+def test_predictions_that_are_no_numbers_keep_the_last_good_checkpoint(tmp_path: Path, protocol: str) -> None:
+    """Weights are finite, what they predict is not: with val (strict) and without (published: no loss tells in time)."""
+    if protocol == "strict":
+        name, root, size = "mosi", _write(tmp_path / "data", _content()), 8
+    else:
+        name, root, size = "crema-d", tmp_path / "data", 4
+        (root / "AudioWAV").mkdir(parents=True)
+        clips = [f"{actor}_IEO_{emotion}_XX" for actor in (1001, 1002) for emotion in ("NEU", "ANG", "SAD")]
+        for i, clip in enumerate(clips):
+            make_clip(root / "AudioWAV" / f"{clip}.wav", video_s=0, audio=noise(0.3, seed=i))
+        for part, chosen in (("train", clips[:4]), ("test", clips[4:])):
+            (root / f"{part}.csv").write_text("".join(f"{c},{c.split('_')[2]}\n" for c in chosen))
+    config = tmp_path / "c.toml"
+    lines = f"[train]\nbatch = {size}\nepochs = 8\nworkers = 0\nlr = %s\n"
+    lines += f"[data]\nprotocol = '{protocol}'\n[data.media]\nimage_size = 16\n"
+    config.write_text(lines % "1e30")
+    with pytest.raises(ClcrEdgeError, match=r"prediction for .* is no finite number; lower the learning rate"):
+        train_set(name, root, tmp_path / "o", 0, read_settings(config))
+    assert not (tmp_path / "o" / "last.safetensors").exists()
+    config.write_text(lines % "0.001")
+    train_set(name, root, tmp_path / "o", 0, read_settings(config))
+
+
+def test_the_remedy_for_a_loss_that_is_no_number_works(root: Path, tmp_path: Path, monkeypatch) -> None:
+    config = tmp_path / "c.toml"
+    spoil = [5]
+
+    def spoilt(*arguments):  # type: ignore[no-untyped-def]
+        spoil[0] -= 1
+        losses = teacher_losses(*arguments)
+        return losses._replace(total=losses.total * float("nan")) if spoil[0] == 0 else losses
+
+    monkeypatch.setattr(set_training, "teacher_losses", spoilt)
+    with pytest.raises(ClcrEdgeError) as told:
+        train_set(NAME, root, tmp_path / "o", 0, read_settings(write_config(config, "epochs = 3")))
+    kept = tmp_path / "o" / "train.resume.safetensors"
+    assert f"{kept} (lower the learning rate, and name another folder or remove that file)" in str(told.value)
+    config.write_text(config.read_text().replace("lr = 0.02", "lr = 0.01"))
+    slower = read_settings(config)
+    with pytest.raises(ClcrEdgeError, match="remove it to start anew"):
+        train_set(NAME, root, tmp_path / "o", 0, slower)
+    kept.unlink()
+    train_set(NAME, root, tmp_path / "o", 0, slower)
+
+
 class TestBatches:
     def test_an_epoch_is_every_row_once_in_even_batches_shared_by_all_processes(self, root: Path) -> None:
         data = load(NAME, root)

@@ -216,15 +216,21 @@ def _watch(
     group: Group,
     step: int,
 ) -> dict[str, float]:
-    """The end of an epoch: score val, keep the last weights and, where they are, the best; draw the curves so far."""
+    """The end of an epoch: score val, keep the last weights and, where they are, the best; draw the curves so far.
+
+    Weights that are finite may still predict what is not: they are tried before they take the place of those that did not.
+    """
     scores: dict[str, float] = {}
     weights = learned_state(network)
     about = {"step": str(step)}
+    scored = rows is not None and len(rows) > 0
+    asked = rows if rows is not None and scored else batches.rows[:size]
+    predicted = predict_rows(network, dataset, asked, batches.reader, size, group)
+    network.train()
     if group.first:
         save_weights(out / LAST, weights, about)
-    if rows is not None and len(rows):
-        found = score_rows(dataset, rows, predict_rows(network, dataset, rows, batches.reader, size, group))
-        network.train()
+    if scored:
+        found = score_rows(dataset, asked, predicted)
         value = merit(dataset, found)
         scores = {f"val_{k}": round(float(v), 5) for k, v in found.items() if v == v}
         # A resumed run may come past its own best again: the same weights, which are then left as they are.
