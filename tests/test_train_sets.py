@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,44 @@ def test_eval_refuses_other_data_and_what_training_saw(root: Path, tmp_path: Pat
     with pytest.raises(DataError, match="not a readable safetensors"):
         judge_set(tmp_path / "o", NAME, root, "test", None)
     judge_set(tmp_path / "o", NAME, root, "test", "last")
+
+
+def test_eval_takes_modalities_away_and_refuses_what_is_for_streams(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    train_set(NAME, root, out, 1, read_settings(write_config(tmp_path / "c.toml", "epochs = 16")))
+    called = ("eval", out, "--data", NAME, "--root", root, "--checkpoint", "last", "--json")
+    found = {}
+    for taken in ((), ("language",), ("vision", "audio")):
+        done = run(*called, *(x for t in taken for x in ("--without", t)))
+        assert done.exit_code == 0, done.output
+        found[taken] = json.loads(done.stdout)
+        assert found[taken]["without"] == sorted(taken)
+    assert found[()]["accuracy"] > found["language",]["accuracy"]  # the label stands in the text
+    data, (teacher, _) = load(NAME, root), load_teacher(out, "last")
+    rows = data.split("test")
+    without = frozenset({"vision", "audio"})
+    spoilt = [replace(data[i], features={m: f for m, f in data[i].features.items() if m.key not in without}) for i in rows]
+    reader = Reader(teacher.config)
+    for sample, said in zip(spoilt, predict_rows(teacher, data, rows, reader, 3, without=without), strict=True):
+        alone = reader(sets.collate([sample]))
+        with torch.no_grad():
+            logits = teacher(alone.inputs, alone.spans).aggregated.logits
+        assert logits.argmax(-1).tolist() == said.tolist()
+    for options, message in (
+        (("--without", "audio", "--without", "vision", "--without", "language"), "take away some of these, not all"),
+        (("--noise", "heavy"), "--noise is for digits"),
+        (("--precision", "int8"), "--precision is for digits"),
+        (("--events", 5), "--events is for digits"),
+        (("--words", "recognised"), "--words is for digits"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            raise run(*called, *options).exception  # type: ignore[misc]
+
+
+def test_a_seed_that_no_generator_takes_is_a_wrong_call(root: Path, tmp_path: Path) -> None:
+    done = run("train", NAME, "--root", root, "--out", tmp_path / "o", "--seed", 2**63)
+    assert done.exit_code == 2
+    assert not (tmp_path / "o").exists()
 
 
 def test_mosi_gives_the_fields_own_metrics(tmp_path: Path) -> None:
