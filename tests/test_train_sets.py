@@ -23,9 +23,11 @@ from clcr_edge.commands.train import NAMES  # noqa: E402
 from clcr_edge.data import sets  # noqa: E402
 from clcr_edge.data.sets import load  # noqa: E402
 from clcr_edge.errors import ClcrEdgeError, ConfigError, DataError, UsageError  # noqa: E402
+from clcr_edge.model.teacher.inputs import Sequence  # noqa: E402
 from clcr_edge.model.teacher.network import Teacher  # noqa: E402
 from clcr_edge.model.teacher.objective import teacher_losses  # noqa: E402
 from clcr_edge.train import set_training  # noqa: E402
+from clcr_edge.train.absences import without_some  # noqa: E402
 from clcr_edge.train.curves import draw_curves  # noqa: E402
 from clcr_edge.train.judge import judge_set  # noqa: E402
 from clcr_edge.train.parallel import Group  # noqa: E402
@@ -220,6 +222,37 @@ class TestBatches:
         assert sorted(again) == sorted(seen)
         assert again != seen
 
+    def test_absences_are_as_often_as_asked_by_number_and_never_all(self, root: Path) -> None:
+        data = load(NAME, root)
+        rows = data.split("train")
+        reader = Reader(network_for(data, (), {}))
+        whole, some, again = (SetBatches(data, rows, reader, 7, 5, absent=share) for share in (0.0, 0.4, 0.4))
+        kept = []
+        for k in range(60):
+            full, first, second = whole[k], some[k], again[k]
+            there = torch.stack([s.mask.any(dim=1) for s in first.inputs.values()])
+            assert there.any(dim=0).all()
+            for name, sequence in first.inputs.items():
+                assert torch.equal(sequence.mask, second.inputs[name].mask)
+                # All of a modality or nothing of it, and nothing else has changed.
+                own = sequence.mask.any(dim=1, keepdim=True)
+                assert torch.equal(sequence.mask, full.inputs[name].mask & own)
+                assert torch.equal(sequence.values, full.inputs[name].values)
+            assert torch.equal(first.labels, full.labels)
+            kept.append(there.float().mean().item())
+        # 0.4 each, but for the 0.4^3 of samples that keep the one that they would lose.
+        assert np.mean(kept) == pytest.approx(0.6 + 0.4**3 / 3, abs=0.03)
+
+    def test_a_sample_of_one_modality_keeps_it(self) -> None:
+        masks = torch.tensor([[[True], [False], [True]], [[False], [False], [True]]])  # [M, B, T]
+        inputs = {str(m): Sequence.of(torch.ones(3, 1, 2), mask=mask) for m, mask in enumerate(masks)}
+        for seed in range(20):
+            made = without_some(inputs, 0.9, np.random.default_rng(seed))
+            there = torch.stack([s.mask.any(dim=1) for s in made.values()], dim=1)
+            assert there[0].tolist() == [True, False]
+            assert there[1].tolist() == [False, False]
+            assert there[2].any()
+
     def test_too_many_processes_are_refused(self, root: Path) -> None:
         data = load(NAME, root)
         with pytest.raises(UsageError, match="fewer than two for each of 8 processes"):
@@ -248,6 +281,7 @@ class TestBatches:
         ("[tain]\n", "tain: unknown table"),
         ("[train]\nlearning_rate = 1\n", r"\[train\] learning_rate: unknown key"),
         ("[train]\nepochs = 0\n", "epochs = 0: give a whole number, at least 1"),
+        ("[train]\nabsent = 1\n", "absent = 1: below 1"),
         ("[train]\noptimiser = 'adam'\n", "optimiser = 'adam': choose one of sgd, adamw"),
         ("[data]\nfold = 5\nfolds = 5\n", "fold = 5: 0 to 4"),
         ("[data]\nprotocol = 'loose'\n", "protocol = 'loose'"),

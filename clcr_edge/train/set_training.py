@@ -114,7 +114,7 @@ def train_set(
     model.to(group.device)
     group.same_start(model)
     reader = Reader(config)
-    batches = SetBatches(dataset, splits["train"], reader, seed, recipe.batch, group)
+    batches = SetBatches(dataset, splits["train"], reader, seed, recipe.batch, group, recipe.absent)
     about = _about(name, seed, dataset, splits, recipe, choice_table := to_table(choice), settings, lesson)
     identity = _identity(config, about | {"data": {k: v for k, v in choice_table.items() if k != "cache"}})
     unfinished = out / f"{_PHASE}.{RESUME}"
