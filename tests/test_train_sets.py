@@ -22,7 +22,7 @@ from clcr_edge.cli import app  # noqa: E402
 from clcr_edge.commands.train import NAMES  # noqa: E402
 from clcr_edge.data import sets  # noqa: E402
 from clcr_edge.data.sets import load  # noqa: E402
-from clcr_edge.errors import ClcrEdgeError, ConfigError, DataError, UsageError  # noqa: E402
+from clcr_edge.errors import ClcrEdgeError, ConfigError, DataError, OutputError, UsageError  # noqa: E402
 from clcr_edge.model.teacher.inputs import Sequence  # noqa: E402
 from clcr_edge.model.teacher.network import Teacher  # noqa: E402
 from clcr_edge.model.teacher.objective import teacher_losses  # noqa: E402
@@ -181,6 +181,15 @@ def test_predictions_that_are_no_numbers_keep_the_last_good_checkpoint(tmp_path:
     assert not (tmp_path / "o" / "last.safetensors").exists()
     config.write_text(lines % "0.001")
     train_set(name, root, tmp_path / "o", 0, read_settings(config))
+
+
+def test_a_finished_training_is_not_thrown_away(root: Path, tmp_path: Path, settings) -> None:  # type: ignore[no-untyped-def]
+    train_set(NAME, root, tmp_path / "o", 0, settings)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "o").iterdir()}
+    for seed in (0, 1):
+        with pytest.raises(OutputError, match=f"o: holds the finished training of {NAME} with seed 0; name another --out"):
+            train_set(NAME, root, tmp_path / "o", seed, settings)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "o").iterdir()} == before
 
 
 def test_the_remedy_for_a_loss_that_is_no_number_works(root: Path, tmp_path: Path, monkeypatch) -> None:
