@@ -42,6 +42,10 @@ def test_a_toml_file_of_it_is_the_same_configuration() -> None:
         ({"dropout": 1.0}, "between 0 and 1"),
         ({"variant": "no-thing"}, "use one of full, no-hierarchy"),
         ({"lambda_intra": -1.0}, "0 or more"),
+        ({"lambda_inter": float("inf")}, "lambda_inter = inf: give a finite number"),
+        ({"width": 12.5}, "width = 12.5: give a whole number"),
+        ({"rank_shared": True}, "rank_shared = True: give a whole number"),
+        ({"dropout": "0.1"}, "dropout = '0.1': give a finite number"),
     ],
 )
 def test_values_outside_their_range_name_the_value_and_the_remedy(changes, message) -> None:  # type: ignore[no-untyped-def]
@@ -64,6 +68,14 @@ def test_values_outside_their_range_name_the_value_and_the_remedy(changes, messa
         ({"form": "features", "channels": 3, "strides": (0, 1, 2)}, "each 1 to 4 times"),
         ({"form": "features", "channels": 3, "strides": (1, 5, 5)}, "each 1 to 4 times"),
         ({"form": "fbank", "channels": 20}, "40 to 80"),
+        ({"form": "features", "channels": 3, "causal": "no"}, "causal = 'no': give true or false"),
+        ({"form": "features", "channels": 3, "strides": (1.0, 2.0, 4.0)}, "strides = .*: give a list, each entry a whole"),
+        ({"form": "features", "channels": 3, "pretrained": "bert"}, "pretrained = 'bert': is for form = \"text\""),
+        ({"form": "features", "channels": 3, "layers": (1, 2, 3)}, "layers = .*: is for form = \"text\""),
+        ({"form": "frames", "channels": 3, "vision_channels": ((4, 3),)}, r"one \[channels, kernel, stride\]"),
+        ({"form": "frames", "channels": 3, "vision_channels": ()}, r"one \[channels, kernel, stride\]"),
+        ({"form": "fbank", "channels": 40, "audio_context": -1}, "audio_context = -1: at least 0"),
+        ({"form": "ngrams", "channels": 8, "embedding_width": 0}, "embedding_width = 0: at least 1"),
     ],
 )
 def test_modalities_outside_their_range(values, message) -> None:  # type: ignore[no-untyped-def]

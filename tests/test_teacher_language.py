@@ -47,6 +47,16 @@ def test_a_folder_without_a_transformer_is_named(minilm: str, tmp_path) -> None:
         TextEncoder(ModalityConfig("text", pretrained=str(tmp_path)))
 
 
+def test_loading_says_nothing_and_leaves_the_librarys_bars_as_they_were(minilm: str, capfd: pytest.CaptureFixture[str]) -> None:
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    TextEncoder(ModalityConfig("text", pretrained=minilm))
+    Tokeniser(minilm)
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
+
+
 def test_layers_that_it_has_not(minilm: str) -> None:
     with pytest.raises(ConfigError, match="has only 6"):
         TextEncoder(ModalityConfig("text", pretrained=minilm, layers=(2, 4, 7)))

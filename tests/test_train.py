@@ -13,13 +13,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'clcr-edge[train]'")
 
+from safetensors import safe_open  # noqa: E402
+
 from clcr_edge.data.bank import NONE  # noqa: E402
 from clcr_edge.data.seen import FILE, Seen  # noqa: E402
 from clcr_edge.data.synthetic import synthetic_bank  # noqa: E402
 from clcr_edge.errors import ClcrEdgeError, DataError, UsageError  # noqa: E402
 from clcr_edge.model.student import Student  # noqa: E402
 from clcr_edge.runtime.assets import default_speech_model  # noqa: E402
-from clcr_edge.train.checkpoint import load_student, save_student  # noqa: E402
+from clcr_edge.train.checkpoint import load_student, load_tensors, save_student, save_tensors  # noqa: E402
 from clcr_edge.train.digits import DigitsMaterial, Recipe, student_config, train_digits  # noqa: E402
 from clcr_edge.train.heard_words import learn_heard_words  # noqa: E402
 from clcr_edge.train.loop import Schedule, fit, hash_seed  # noqa: E402
@@ -126,6 +128,19 @@ class TestCheckpoint:
     def folder(self, student, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
         save_student(tmp_path, student.state_dict(), student.config, {"seed": 1})
         return tmp_path
+
+    def test_the_same_content_is_the_same_bytes_and_as_readable_as_any_file(self, tmp_path: Path) -> None:
+        tensors = {"b": torch.ones(3), "a": torch.zeros(2, dtype=torch.int64)}
+        metadata = {f"key {k}": f'"{k}" é\n' for k in range(8)}
+        for name in ("one", "two"):
+            save_tensors(tmp_path / name, tensors, dict(metadata))
+        assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+        with safe_open(tmp_path / "one", framework="pt") as file:
+            assert file.metadata() == metadata
+        assert all(torch.equal(v, tensors[k]) for k, v in load_tensors(tmp_path / "one").items())
+        (tmp_path / "plain").write_text("")
+        assert (tmp_path / "one").stat().st_mode == (tmp_path / "plain").stat().st_mode
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "plain", "two"]
 
     def test_it_holds_exactly_the_weights(self, student, folder: Path) -> None:  # type: ignore[no-untyped-def]
         loaded, provenance = load_student(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ from clcr_edge.cli import app  # noqa: E402
 from clcr_edge.commands.train import NAMES  # noqa: E402
 from clcr_edge.data import sets  # noqa: E402
 from clcr_edge.data.sets import load  # noqa: E402
-from clcr_edge.errors import ClcrEdgeError, ConfigError, DataError, UsageError  # noqa: E402
+from clcr_edge.errors import ClcrEdgeError, ConfigError, DataError, OutputError, UsageError  # noqa: E402
+from clcr_edge.model.teacher.inputs import Sequence  # noqa: E402
 from clcr_edge.model.teacher.network import Teacher  # noqa: E402
 from clcr_edge.model.teacher.objective import teacher_losses  # noqa: E402
 from clcr_edge.train import set_training  # noqa: E402
+from clcr_edge.train.absences import without_some  # noqa: E402
 from clcr_edge.train.curves import draw_curves  # noqa: E402
 from clcr_edge.train.judge import judge_set  # noqa: E402
 from clcr_edge.train.parallel import Group  # noqa: E402
@@ -156,6 +159,61 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(root: Path, tmp
     assert all(torch.isfinite(v).all() for v in teacher.state_dict().values() if v.is_floating_point())
 
 
+@pytest.mark.parametrize("protocol", ["strict", "published"])
+def test_predictions_that_are_no_numbers_keep_the_last_good_checkpoint(tmp_path: Path, protocol: str) -> None:
+    """Weights are finite, what they predict is not: with val (strict) and without (published: no loss tells in time)."""
+    if protocol == "strict":
+        name, root, size = "mosi", _write(tmp_path / "data", _content()), 8
+    else:
+        name, root, size = "crema-d", tmp_path / "data", 4
+        (root / "AudioWAV").mkdir(parents=True)
+        clips = [f"{actor}_IEO_{emotion}_XX" for actor in (1001, 1002) for emotion in ("NEU", "ANG", "SAD")]
+        for i, clip in enumerate(clips):
+            make_clip(root / "AudioWAV" / f"{clip}.wav", video_s=0, audio=noise(0.3, seed=i))
+        for part, chosen in (("train", clips[:4]), ("test", clips[4:])):
+            (root / f"{part}.csv").write_text("".join(f"{c},{c.split('_')[2]}\n" for c in chosen))
+    config = tmp_path / "c.toml"
+    lines = f"[train]\nbatch = {size}\nepochs = 8\nworkers = 0\nlr = %s\n"
+    lines += f"[data]\nprotocol = '{protocol}'\n[data.media]\nimage_size = 16\n"
+    config.write_text(lines % "1e30")
+    with pytest.raises(ClcrEdgeError, match=r"prediction for .* is no finite number; lower the learning rate"):
+        train_set(name, root, tmp_path / "o", 0, read_settings(config))
+    assert not (tmp_path / "o" / "last.safetensors").exists()
+    config.write_text(lines % "0.001")
+    train_set(name, root, tmp_path / "o", 0, read_settings(config))
+
+
+def test_a_finished_training_is_not_thrown_away(root: Path, tmp_path: Path, settings) -> None:  # type: ignore[no-untyped-def]
+    train_set(NAME, root, tmp_path / "o", 0, settings)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "o").iterdir()}
+    for seed in (0, 1):
+        with pytest.raises(OutputError, match=f"o: holds the finished training of {NAME} with seed 0; name another --out"):
+            train_set(NAME, root, tmp_path / "o", seed, settings)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "o").iterdir()} == before
+
+
+def test_the_remedy_for_a_loss_that_is_no_number_works(root: Path, tmp_path: Path, monkeypatch) -> None:
+    config = tmp_path / "c.toml"
+    spoil = [5]
+
+    def spoilt(*arguments):  # type: ignore[no-untyped-def]
+        spoil[0] -= 1
+        losses = teacher_losses(*arguments)
+        return losses._replace(total=losses.total * float("nan")) if spoil[0] == 0 else losses
+
+    monkeypatch.setattr(set_training, "teacher_losses", spoilt)
+    with pytest.raises(ClcrEdgeError) as told:
+        train_set(NAME, root, tmp_path / "o", 0, read_settings(write_config(config, "epochs = 3")))
+    kept = tmp_path / "o" / "train.resume.safetensors"
+    assert f"{kept} (lower the learning rate, and name another folder or remove that file)" in str(told.value)
+    config.write_text(config.read_text().replace("lr = 0.02", "lr = 0.01"))
+    slower = read_settings(config)
+    with pytest.raises(ClcrEdgeError, match="remove it to start anew"):
+        train_set(NAME, root, tmp_path / "o", 0, slower)
+    kept.unlink()
+    train_set(NAME, root, tmp_path / "o", 0, slower)
+
+
 class TestBatches:
     def test_an_epoch_is_every_row_once_in_even_batches_shared_by_all_processes(self, root: Path) -> None:
         data = load(NAME, root)
@@ -172,6 +230,37 @@ class TestBatches:
         again = [i for k in range(3, 6) for i in parts[0].chosen(k)[0].tolist()]
         assert sorted(again) == sorted(seen)
         assert again != seen
+
+    def test_absences_are_as_often_as_asked_by_number_and_never_all(self, root: Path) -> None:
+        data = load(NAME, root)
+        rows = data.split("train")
+        reader = Reader(network_for(data, (), {}))
+        whole, some, again = (SetBatches(data, rows, reader, 7, 5, absent=share) for share in (0.0, 0.4, 0.4))
+        kept = []
+        for k in range(60):
+            full, first, second = whole[k], some[k], again[k]
+            there = torch.stack([s.mask.any(dim=1) for s in first.inputs.values()])
+            assert there.any(dim=0).all()
+            for name, sequence in first.inputs.items():
+                assert torch.equal(sequence.mask, second.inputs[name].mask)
+                # All of a modality or nothing of it, and nothing else has changed.
+                own = sequence.mask.any(dim=1, keepdim=True)
+                assert torch.equal(sequence.mask, full.inputs[name].mask & own)
+                assert torch.equal(sequence.values, full.inputs[name].values)
+            assert torch.equal(first.labels, full.labels)
+            kept.append(there.float().mean().item())
+        # 0.4 each, but for the 0.4^3 of samples that keep the one that they would lose.
+        assert np.mean(kept) == pytest.approx(0.6 + 0.4**3 / 3, abs=0.03)
+
+    def test_a_sample_of_one_modality_keeps_it(self) -> None:
+        masks = torch.tensor([[[True], [False], [True]], [[False], [False], [True]]])  # [M, B, T]
+        inputs = {str(m): Sequence.of(torch.ones(3, 1, 2), mask=mask) for m, mask in enumerate(masks)}
+        for seed in range(20):
+            made = without_some(inputs, 0.9, np.random.default_rng(seed))
+            there = torch.stack([s.mask.any(dim=1) for s in made.values()], dim=1)
+            assert there[0].tolist() == [True, False]
+            assert there[1].tolist() == [False, False]
+            assert there[2].any()
 
     def test_too_many_processes_are_refused(self, root: Path) -> None:
         data = load(NAME, root)
@@ -201,11 +290,15 @@ class TestBatches:
         ("[tain]\n", "tain: unknown table"),
         ("[train]\nlearning_rate = 1\n", r"\[train\] learning_rate: unknown key"),
         ("[train]\nepochs = 0\n", "epochs = 0: give a whole number, at least 1"),
+        ("[train]\nabsent = 1\n", "absent = 1: below 1"),
         ("[train]\noptimiser = 'adam'\n", "optimiser = 'adam': choose one of sgd, adamw"),
         ("[data]\nfold = 5\nfolds = 5\n", "fold = 5: 0 to 4"),
         ("[data]\nprotocol = 'loose'\n", "protocol = 'loose'"),
         ("[data.media]\nfps = 3\n", r"\[media\] fps: unknown key"),
         ("[data]\nmodalities = ['smell']\n", "modalities = 'smell'"),
+        ("[data]\nmodalities = 'audio'\n", r"\[data\] modalities = 'audio': give a list, each entry text in quotes"),
+        ("[data]\ncache = 5\n", r"\[data\] cache = 5: give text in quotes"),
+        ("[data.media]\nimage_size = 16.5\n", r"\[media\] image_size = 16.5: give a whole number"),
         ("[distil]\ntemperature = 0\n", "temperature = 0: above 0"),
         ("[distil]\nhints = 0\n", r"\[distil\] hints: unknown key"),
         ("x = [", "not TOML"),
@@ -255,6 +348,44 @@ def test_eval_refuses_other_data_and_what_training_saw(root: Path, tmp_path: Pat
     with pytest.raises(DataError, match="not a readable safetensors"):
         judge_set(tmp_path / "o", NAME, root, "test", None)
     judge_set(tmp_path / "o", NAME, root, "test", "last")
+
+
+def test_eval_takes_modalities_away_and_refuses_what_is_for_streams(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    train_set(NAME, root, out, 1, read_settings(write_config(tmp_path / "c.toml", "epochs = 16")))
+    called = ("eval", out, "--data", NAME, "--root", root, "--checkpoint", "last", "--json")
+    found = {}
+    for taken in ((), ("language",), ("vision", "audio")):
+        done = run(*called, *(x for t in taken for x in ("--without", t)))
+        assert done.exit_code == 0, done.output
+        found[taken] = json.loads(done.stdout)
+        assert found[taken]["without"] == sorted(taken)
+    assert found[()]["accuracy"] > found["language",]["accuracy"]  # the label stands in the text
+    data, (teacher, _) = load(NAME, root), load_teacher(out, "last")
+    rows = data.split("test")
+    without = frozenset({"vision", "audio"})
+    spoilt = [replace(data[i], features={m: f for m, f in data[i].features.items() if m.key not in without}) for i in rows]
+    reader = Reader(teacher.config)
+    for sample, said in zip(spoilt, predict_rows(teacher, data, rows, reader, 3, without=without), strict=True):
+        alone = reader(sets.collate([sample]))
+        with torch.no_grad():
+            logits = teacher(alone.inputs, alone.spans).aggregated.logits
+        assert logits.argmax(-1).tolist() == said.tolist()
+    for options, message in (
+        (("--without", "audio", "--without", "vision", "--without", "language"), "take away some of these, not all"),
+        (("--noise", "heavy"), "--noise is for digits"),
+        (("--precision", "int8"), "--precision is for digits"),
+        (("--events", 5), "--events is for digits"),
+        (("--words", "recognised"), "--words is for digits"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            raise run(*called, *options).exception  # type: ignore[misc]
+
+
+def test_a_seed_that_no_generator_takes_is_a_wrong_call(root: Path, tmp_path: Path) -> None:
+    done = run("train", NAME, "--root", root, "--out", tmp_path / "o", "--seed", 2**63)
+    assert done.exit_code == 2
+    assert not (tmp_path / "o").exists()
 
 
 def test_mosi_gives_the_fields_own_metrics(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clcr_edge.commands.train import NAMES, missing_train, tell_summary
+from clcr_edge.commands.train import MOST_SEED, NAMES, missing_train, tell_summary
 from clcr_edge.errors import UsageError
 from clcr_edge.outputs import check_folder
 
@@ -25,7 +25,7 @@ def distill(
         Path | None,
         typer.Option(help="TOML: [distil]; for data sets also [train] and the student's [teacher].", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of everything random.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Digits only: fewer or more steps than the recipe's.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The logits only: what CLCR's own terms are compared with.")] = False,
     int8: Annotated[

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NAMES = ("crema-d", "kinetics-sounds", "ave", "ucf101", "mosi", "mosei", "mosi-utterance", "clips")
 MATCH = "digits-match"
 TEACHER = "teacher.toml"  # what makes a folder a teacher's
+MOST_SEED = 2**63 - 1  # what fits the eight bytes in which seeds are mixed
 _LEAST_EVENTS = 1_000
 _LONGEST_MS = 10_000.0
 
@@ -62,7 +63,7 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="TOML: [train], [data], [teacher]; see clcr_edge.train.settings.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of everything random.")] = 0,
     teacher: Annotated[bool, typer.Option("--teacher", help="Digits only: the teacher, to distil the student from.")] = False,
     leave_out: Annotated[
         str | None, typer.Option(help="Digits only: speaker never to hear, by name or number: to test on that voice.")
@@ -167,7 +168,7 @@ def evaluate(
     ] = None,
     without: Annotated[list[Taken] | None, typer.Option(help="Take a modality away; may be repeated.")] = None,
     noise: Annotated[Noise, typer.Option(help="How disturbed the streams are.")] = Noise.clean,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the streams.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the streams.")] = 0,
     events: Annotated[int, typer.Option(min=1, help=f"Score at least this many events ({MATCH}: both seen and said).")] = (
         _LEAST_EVENTS
     ),
@@ -192,14 +193,24 @@ def evaluate(
     delay = _delay(latency_ms, capture_ms)
     if delay is not None and (data != "digits" or (model / TEACHER).is_file()):
         raise UsageError("--latency-ms and --capture-ms are for students on streams of digits; nothing else runs live")
+    taken = frozenset(t.value for t in without or [])
     if data in NAMES:
-        _evaluate_set(model, data, root, split, checkpoint, as_json)
+        for option, given in (
+            ("--noise", noise is not Noise.clean),
+            ("--seed", seed != 0),
+            ("--events", events != _LEAST_EVENTS),
+            ("--precision", precision is not None),
+            ("--jobs", jobs is not None),
+            ("--words", words is not WordSource.simulated),
+        ):
+            if given:
+                raise UsageError(f"{option} is for digits; {data} is scored in fp32 as it is, see --split and --without")
+        _evaluate_set(model, data, root, split, checkpoint, taken, as_json)
         return
     if data not in ("digits", MATCH):
         raise UsageError(f"no data set called {data!r}; choose digits, {MATCH}, {', '.join(NAMES)}")
     if split != "test" or checkpoint is not None:
         raise UsageError("--split and --checkpoint are for data sets; digits are scored on streams, see --noise and --events")
-    taken = frozenset(t.value for t in without or [])
     if len(taken) == len(Taken):
         raise UsageError("--without names all three modalities; leave at least one")
     if data == MATCH:
@@ -349,20 +360,23 @@ def _score_teacher(
     return metrics, line, "fp32"
 
 
-def _evaluate_set(model: Path, data: str, root: Path | None, split: str, checkpoint: Weights | None, as_json: bool) -> None:
+def _evaluate_set(
+    model: Path, data: str, root: Path | None, split: str, checkpoint: Weights | None, taken: frozenset[str], as_json: bool
+) -> None:
     if root is None:
         raise UsageError(f"--data {data} needs --root, the data set's folder")
     try:
         from clcr_edge.train.judge import judge_set, plain
     except ModuleNotFoundError as e:
         raise missing_train(e) from None
-    scores, about = judge_set(model, data, root, split, checkpoint.value if checkpoint else None)
+    scores, about = judge_set(model, data, root, split, checkpoint.value if checkpoint else None, taken)
     if "warning" in about:
         typer.echo(f"clcr-edge: warning: {about['warning']}", err=True)
     if as_json:
         typer.echo(json.dumps(plain(scores) | about))
         return
-    typer.echo(f"{model}, {about['variant']}, {data}/{split} ({about['protocol']}); {about['report']}")
+    left_out = ", ".join(sorted(taken)) or "nothing"
+    typer.echo(f"{model}, {about['variant']}, {data}/{split} ({about['protocol']}), without {left_out}; {about['report']}")
     for key, value in scores.items():
         typer.echo(f"{key:40} {value if isinstance(value, int) else format(value, '.4f')}")
 

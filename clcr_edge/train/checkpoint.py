@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,29 @@ WEIGHTS, CONFIG, RESUME = "student.safetensors", "student.toml", "resume.safeten
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write beside, then rename: a kill leaves the old file whole."""
+    """Write beside, then rename: a kill leaves the old file whole. The same tensors and metadata give the same bytes."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.touch()
+    mode = scratch.stat().st_mode
     # A clone: parametrised weights may share storage, which safetensors refuses.
     save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, scratch, metadata)
+    scratch.chmod(mode)  # safetensors lets the owner alone read it, unlike the files beside it
+    _sort_metadata(scratch)
     scratch.replace(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order: it is written in that of a hash map, which differs from run to run."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if len(header.get("__metadata__", ())) < 2:
+            return
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8").ljust(size)
+        assert len(text) == size, "the tensors begin after the header as it was"
+        file.seek(8)
+        file.write(text)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

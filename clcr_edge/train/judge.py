@@ -30,17 +30,23 @@ from clcr_edge.train.settings import choice_from_table
 from clcr_edge.train.teacher_checkpoint import load_teacher
 
 
-def judge_set(folder: Path, name: str, root: Path, part: str, which: str | None) -> tuple[Scores, dict[str, Any]]:
+def judge_set(
+    folder: Path, name: str, root: Path, part: str, which: str | None, without: frozenset[str] = frozenset()
+) -> tuple[Scores, dict[str, Any]]:
     """Scores of the checkpoint in a folder on a split of its data set, and what they are scores of.
 
-    which: "best", "last" or None for the best where there is one. Raises `UsageError` for another data set than it was trained
-    on, and `DataError` where the split holds speakers or videos of its training (unless the published split does that).
+    which: "best", "last" or None for the best where there is one. without: modalities to take away from every sample. Raises
+    `UsageError` for another data set than it was trained on, and `DataError` where the split holds speakers or videos of its
+    training (unless the published split does that).
     """
     keep_memory()
     teacher, table = load_teacher(folder, which)
     training = table.get("training", {})
     if training.get("data") != name:
         raise UsageError(f"--data {name}: {folder} was trained on {training.get('data')}; give --data {training.get('data')}")
+    if without - set(teacher.config.names) or without == set(teacher.config.names):
+        read = ", ".join(teacher.config.names)
+        raise UsageError(f"--without {', '.join(sorted(without))}: {folder} reads {read}; take away some of these, not all")
     choice = choice_from_table(table["data"])
     dataset = load(name, root, choice.options())
     if (dataset.classes or ("value",)) != teacher.config.outputs:
@@ -56,13 +62,14 @@ def judge_set(folder: Path, name: str, root: Path, part: str, which: str | None)
             raise DataError(f"{name}: {crossing[0]!r} is in the test split and was trained on; give the --root of its training")
     with training_group() as group:
         teacher.to(group.device)
-        predicted = predict_rows(teacher, dataset, rows, Reader(teacher.config), 32, group)
+        predicted = predict_rows(teacher, dataset, rows, Reader(teacher.config), 32, group, without)
     about: dict[str, Any] = {
         "model": str(folder),
         "data": name,
         "split": part,
         "protocol": choice.protocol,
         "variant": teacher.config.variant,
+        "without": sorted(without),
         "seed": training.get("seed"),
         "report": str(dataset.report).splitlines()[0],
     }

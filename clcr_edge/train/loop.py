@@ -161,10 +161,13 @@ def _told(terms: dict[str, Tensor], group: Group) -> dict[str, float]:
 
 
 def _not_finite(name: str, what: str, value: float, step: int, path: Path) -> ClcrEdgeError:
-    kept = f"the last good state is in {path}" if path.is_file() else "no state had been kept yet"
-    return ClcrEdgeError(
-        f"{name}: the {what} became {value} at step {step}; {kept} (lower the learning rate and run the same command again)"
+    # The same command would come to the same step, and a resume file goes on with the learning rate that it was written for.
+    kept = (
+        f"the last good state is in {path} (lower the learning rate, and name another folder or remove that file)"
+        if path.is_file()
+        else "no state had been kept yet (lower the learning rate)"
     )
+    return ClcrEdgeError(f"{name}: the {what} became {value} at step {step}; {kept}")
 
 
 @contextmanager

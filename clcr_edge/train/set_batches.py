@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from clcr_edge.data.sets import DataSet, collate
 from clcr_edge.data.sets.sample import IntArray
 from clcr_edge.errors import UsageError
+from clcr_edge.train.absences import without_some
 from clcr_edge.train.parallel import ALONE, Group
 from clcr_edge.train.samples import Reader, Ready, labels_of
 
@@ -19,11 +20,14 @@ class SetBatches(Dataset[Ready]):
     """Batch k of one process. Every epoch is a new order of all rows, cut into even batches of at most `size` samples.
 
     Even, because a last batch of one sample would have no batch statistics. Process r takes every `world`-th sample of a batch.
-    Raises `UsageError` where a batch cannot give each process two samples.
+    absent: how likely a modality of a sample is taken away. Raises `UsageError` where a batch cannot give each process two
+    samples.
     """
 
-    def __init__(self, dataset: DataSet, rows: IntArray, reader: Reader, seed: int, size: int, group: Group = ALONE) -> None:
-        self.dataset, self.rows, self.reader, self.seed = dataset, rows, reader, seed
+    def __init__(
+        self, dataset: DataSet, rows: IntArray, reader: Reader, seed: int, size: int, group: Group = ALONE, absent: float = 0.0
+    ) -> None:
+        self.dataset, self.rows, self.reader, self.seed, self.absent = dataset, rows, reader, seed, absent
         self.rank, self.world = group.rank, group.world
         self.per_epoch = max(1, -(-len(rows) // size))
         if len(rows) // self.per_epoch < 2 * self.world:
@@ -46,7 +50,11 @@ class SetBatches(Dataset[Ready]):
         whole, mine = self.chosen(k)
         # Processes with more labels count more: the mean of the processes' gradients is then that of the whole batch.
         share = sum(labels_of(self.dataset, i) for i in mine.tolist()) / sum(labels_of(self.dataset, i) for i in whole.tolist())
-        return self.reader(collate([self.dataset[i] for i in mine.tolist()]), share * self.world)
+        ready = self.reader(collate([self.dataset[i] for i in mine.tolist()]), share * self.world)
+        if not self.absent:
+            return ready
+        rng = np.random.default_rng([self.seed, k, self.rank])
+        return ready._replace(inputs=without_some(ready.inputs, self.absent, rng))
 
     def stream(self, workers: int, first: int, count: int) -> Iterator[Ready]:
         """Batches `first .. first + count - 1` in order, read ahead by worker processes if there are any."""

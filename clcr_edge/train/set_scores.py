@@ -11,7 +11,8 @@ import torch
 from clcr_edge.data.sets import DataSet, Task, collate
 from clcr_edge.data.sets.dataset import folds, split_by_group
 from clcr_edge.data.sets.sample import IntArray
-from clcr_edge.errors import DataError
+from clcr_edge.errors import ClcrEdgeError, DataError
+from clcr_edge.model.teacher.inputs import absent
 from clcr_edge.model.teacher.network import Teacher
 from clcr_edge.train.field_metrics import Scores, classification_scores, segment_scores, sentiment_scores
 from clcr_edge.train.metrics import macro_f1
@@ -37,11 +38,14 @@ def splits_of(dataset: DataSet, choice: DataChoice) -> dict[str, IntArray]:
 
 @torch.no_grad()
 def predict_rows(
-    network: Teacher, dataset: DataSet, rows: IntArray, reader: Reader, size: int, group: Group = ALONE
+    network: Teacher, dataset: DataSet, rows: IntArray, reader: Reader, size: int, group: Group = ALONE,
+    without: frozenset[str] = frozenset(),
 ) -> list[npt.NDArray[np.float64]]:
     """One array per row, float64 `[S]`: classes (as numbers) of its segments, or one class or value.
 
-    Rows are shared out over the group, and every process gets all of them. Leaves the network in eval mode.
+    without: modalities to take away: they are absent in every sample, and a sample that has no other is predicted from nothing.
+    Rows are shared out over the group, and every process gets all of them. Leaves the network in eval mode. Raises
+    `ClcrEdgeError` in all of them where a prediction is no finite number: the largest of NaNs would pass for class 0.
     """
     network.eval()
     counts = [labels_of(dataset, i) for i in rows.tolist()]
@@ -50,12 +54,20 @@ def predict_rows(
     for start in range(0, len(mine), size):
         places = mine[start : start + size]
         batch = reader(collate([dataset[i] for i in rows[places].tolist()])).to(group.device)
-        logits = network(batch.inputs, batch.spans).aggregated.logits.float()
-        said = logits[:, 0] if dataset.task is Task.REGRESSION else logits.argmax(dim=-1)
-        said = said.view(len(places), -1).double()
+        inputs = {name: absent(sequence) if name in without else sequence for name, sequence in batch.inputs.items()}
+        logits = network(inputs, batch.spans).aggregated.logits.float()
+        said = (logits[:, 0] if dataset.task is Task.REGRESSION else logits.argmax(dim=-1)).double()
+        said = torch.where(torch.isfinite(logits).all(dim=-1), said, torch.nan).view(len(places), -1)
         found[torch.from_numpy(places).to(group.device), : said.shape[1]] = said
     every = group.sum(found).cpu().numpy()
-    return [every[row, :count] for row, count in enumerate(counts)]
+    predicted = [every[row, :count] for row, count in enumerate(counts)]
+    for row, numbers in zip(rows.tolist(), predicted, strict=True):
+        if not np.isfinite(numbers).all():
+            raise ClcrEdgeError(
+                f"{dataset.name}: the network's prediction for {dataset.names[row]} is no finite number; "
+                "lower the learning rate, or take an earlier checkpoint"
+            )
+    return predicted
 
 
 def score_rows(dataset: DataSet, rows: IntArray, predicted: Sequence[npt.NDArray[np.float64]]) -> Scores:

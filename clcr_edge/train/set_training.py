@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clcr_edge.config import to_table
 from clcr_edge.data.sets import DataSet, load
 from clcr_edge.data.sets.sample import IntArray
-from clcr_edge.errors import DataError, UsageError
+from clcr_edge.errors import DataError, OutputError, UsageError
 from clcr_edge.model.student import parameter_count
 from clcr_edge.model.teacher.config import TeacherConfig, teacher_to_table
 from clcr_edge.model.teacher.network import Teacher
@@ -33,7 +33,16 @@ from clcr_edge.train.samples import Reader, Ready, changed, network_for
 from clcr_edge.train.set_batches import SetBatches
 from clcr_edge.train.set_scores import merit, predict_rows, score_rows, splits_of
 from clcr_edge.train.settings import Settings, TrainConfig, choice_from_table
-from clcr_edge.train.teacher_checkpoint import BEST, LAST, load_teacher, read_metadata, save_description, save_weights
+from clcr_edge.train.teacher_checkpoint import (
+    BEST,
+    CONFIG,
+    LAST,
+    load_teacher,
+    read_description,
+    read_metadata,
+    save_description,
+    save_weights,
+)
 
 GROUPS = "seen-groups.json"
 _PHASE = "train"
@@ -84,9 +93,11 @@ def train_set(
     """Train on a data set, resume where a killed run stopped, and fill `out` (see `clcr_edge.train.teacher_checkpoint`).
 
     Beside the checkpoints: metrics.jsonl, curves.svg, data-report.txt. With a lesson, the data (split, modalities) are those
-    that its teacher was trained on, so that its test split stays unseen. Returns a summary.
+    that its teacher was trained on, so that its test split stays unseen. Returns a summary. Raises `OutputError` where `out`
+    holds a training that is over: the same command once more would throw its weights away.
     """
     keep_memory()
+    _refuse_finished(out)
     recipe = settings.train
     choice = choice_from_table(lesson.table["data"]) if lesson else settings.data
     dataset = load(name, root, choice.options())
@@ -114,7 +125,7 @@ def train_set(
     model.to(group.device)
     group.same_start(model)
     reader = Reader(config)
-    batches = SetBatches(dataset, splits["train"], reader, seed, recipe.batch, group)
+    batches = SetBatches(dataset, splits["train"], reader, seed, recipe.batch, group, recipe.absent)
     about = _about(name, seed, dataset, splits, recipe, choice_table := to_table(choice), settings, lesson)
     identity = _identity(config, about | {"data": {k: v for k, v in choice_table.items() if k != "cache"}})
     unfinished = out / f"{_PHASE}.{RESUME}"
@@ -160,6 +171,18 @@ def train_set(
         curves.draw_curves(out / METRICS, out / curves.FILE)
         unfinished.unlink(missing_ok=True)
     return summary
+
+
+def _refuse_finished(out: Path) -> None:
+    if not (out / CONFIG).is_file() or (out / f"{_PHASE}.{RESUME}").is_file():
+        return
+    _, table = read_description(out)
+    if "result" in table:
+        known = table.get("training", {})
+        raise OutputError(
+            f"{out}: holds the finished training of {known.get('data')} with seed {known.get('seed')}; "
+            "name another --out, or remove that folder to train anew"
+        )
 
 
 class _Trained(nn.Module):
@@ -216,15 +239,21 @@ def _watch(
     group: Group,
     step: int,
 ) -> dict[str, float]:
-    """The end of an epoch: score val, keep the last weights and, where they are, the best; draw the curves so far."""
+    """The end of an epoch: score val, keep the last weights and, where they are, the best; draw the curves so far.
+
+    Weights that are finite may still predict what is not: they are tried before they take the place of those that did not.
+    """
     scores: dict[str, float] = {}
     weights = learned_state(network)
     about = {"step": str(step)}
+    scored = rows is not None and len(rows) > 0
+    asked = rows if rows is not None and scored else batches.rows[:size]
+    predicted = predict_rows(network, dataset, asked, batches.reader, size, group)
+    network.train()
     if group.first:
         save_weights(out / LAST, weights, about)
-    if rows is not None and len(rows):
-        found = score_rows(dataset, rows, predict_rows(network, dataset, rows, batches.reader, size, group))
-        network.train()
+    if scored:
+        found = score_rows(dataset, asked, predicted)
         value = merit(dataset, found)
         scores = {f"val_{k}": round(float(v), 5) for k, v in found.items() if v == v}
         # A resumed run may come past its own best again: the same weights, which are then left as they are.

@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 from clcr_edge import toml_io
 from clcr_edge.config import from_table
+from clcr_edge.config_types import require_types
 from clcr_edge.data.sets import MediaConfig, Options
 from clcr_edge.errors import ConfigError
 from clcr_edge.packets import Modality
@@ -48,10 +49,11 @@ class TrainConfig:
 
     optimiser: "sgd" or "adamw". momentum: of SGD. weight_decay: of matrices; biases, norms and the bases are left out (decay
     would destroy the bases' parametrisation). schedule: "constant" or "one-cycle". batch: samples a step, of all processes
-    together; an epoch is cut into even batches of at most that many. clip: the largest norm of the gradient, 0 for any.
-    precision: "auto" (bfloat16 where a GPU has it, else float32), "fp32" or "bf16"; exchange, InterCAD and losses are float32
-    always. device: "auto", "cpu" or "cuda". workers: processes that read samples ahead; None is none for features and 2 for
-    media. threads: of torch, 0 for its own choice.
+    together; an epoch is cut into even batches of at most that many. absent: how likely each modality of a training sample is
+    taken away (one always stays), where one may be missing in use; the paper's recipe says nothing of it. clip: the largest
+    norm of the gradient, 0 for any. precision: "auto" (bfloat16 where a GPU has it, else float32), "fp32" or "bf16"; exchange,
+    InterCAD and losses are float32 always. device: "auto", "cpu" or "cuda". workers: processes that read samples ahead; None is
+    none for features and 2 for media. threads: of torch, 0 for its own choice.
     """
 
     optimiser: str = "sgd"
@@ -61,6 +63,7 @@ class TrainConfig:
     schedule: str = "constant"
     batch: int = 64
     epochs: int = 100
+    absent: float = 0.0
     clip: float = 0.0
     precision: str = "auto"
     device: str = "auto"
@@ -75,11 +78,12 @@ class TrainConfig:
             ("device", self.device, ("auto", "cpu", "cuda")),
         ):
             _require(value in allowed, name, value, f"choose one of {', '.join(allowed)}")
-        for name in ("lr", "momentum", "weight_decay", "clip"):
+        for name in ("lr", "momentum", "weight_decay", "absent", "clip"):
             number = getattr(self, name)
             _require(_number(number), name, number, "give a number, 0 or more")
         _require(self.lr > 0.0, "lr", self.lr, "give a number above 0")
         _require(self.momentum < 1.0, "momentum", self.momentum, "below 1")
+        _require(self.absent < 1.0, "absent", self.absent, "below 1")
         for name, least in (("batch", 2), ("epochs", 1), ("threads", 0)):
             _require(_whole(getattr(self, name), least), name, getattr(self, name), f"give a whole number, at least {least}")
         _require(self.workers is None or _whole(self.workers, 0), "workers", self.workers, "give a whole number, at least 0")
@@ -106,6 +110,7 @@ class DataChoice:
     media: MediaConfig = field(default_factory=MediaConfig)
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name in self.modalities:
             _require(name in _NAMES, "modalities", name, f"choose among {', '.join(_NAMES)}")
         _require(self.folds == 0 or _whole(self.folds, 2), "folds", self.folds, "at least 2, or 0 for the data set's own split")

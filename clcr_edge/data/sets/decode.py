@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from clcr_edge.config_types import require_types
 from clcr_edge.data.sets.sample import Clip
 from clcr_edge.errors import ConfigError, DataError
 from clcr_edge.features import rgb_square
@@ -42,6 +43,7 @@ class MediaConfig:
     max_s: float = 10.0
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name, low, high in (
             ("frames_per_s", 0.1, 60.0),
             ("image_size", 8, 512),

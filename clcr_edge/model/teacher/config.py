@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import Any
 
 from clcr_edge.config import from_table, to_table
+from clcr_edge.config_types import require_types
 from clcr_edge.errors import ConfigError
 from clcr_edge.model.teacher.variants import VARIANTS, Variant
 
@@ -60,6 +61,7 @@ class ModalityConfig:
     embedding_width: int = 32
 
     def __post_init__(self) -> None:
+        require_types(self)
         _require(self.form in FORMS, "form", self.form, f"use one of {', '.join(FORMS)}")
         _require(self.width >= 1, "width", self.width, "at least 1")
         if self.form == "text":
@@ -73,6 +75,10 @@ class ModalityConfig:
             )
         else:
             _require(self.channels >= 1, "channels", self.channels, f"{self.form} needs the number of its input channels")
+            # Read as features, they would be left alone without a word.
+            for key in ("pretrained", "layers", "fine_tune"):
+                value = getattr(self, key)
+                _require(not value, key, value, f'is for form = "text", this one is {self.form!r}; set that or take it out')
         _require(
             len(self.strides) == 3
             and all(1 <= ratio <= 4 for ratio in self.ratios)
@@ -81,6 +87,14 @@ class ModalityConfig:
             self.strides,
             "each 1 to 4 times the one before",
         )
+        _require(
+            bool(self.vision_channels) and all(len(s) == 3 and min(s) >= 1 for s in self.vision_channels),
+            "vision_channels",
+            self.vision_channels,
+            "one [channels, kernel, stride] or more, each at least 1",
+        )
+        for key, lowest in (("audio_channels", 1), ("audio_context", 0), ("embedding_width", 1)):
+            _require(getattr(self, key) >= lowest, key, getattr(self, key), f"at least {lowest}")
         if self.form == "fbank":
             _require(40 <= self.channels <= 80, "channels", self.channels, "use 40 to 80 mel bands")
 
@@ -115,6 +129,7 @@ class TeacherConfig:
     lambda_inter: float = 0.002
 
     def __post_init__(self) -> None:
+        require_types(self)
         _require(len(self.modalities) >= 1, "modalities", self.modalities, "at least one")
         _require(len(set(self.names)) == len(self.names), "modalities", self.names, "their names must differ")
         for name in self.names:

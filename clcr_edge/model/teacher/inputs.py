@@ -6,7 +6,7 @@ knowing their rates, and a sample's prediction does not change with the padding 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,11 @@ class Sequence:
     def to(self, device: torch.device | str) -> Sequence:
         """The same on another device."""
         return Sequence(self.values.to(device), self.mask.to(device), self.times.to(device))
+
+
+def absent(sequence: Sequence) -> Sequence:
+    """The same, with nothing of it there."""
+    return replace(sequence, mask=torch.zeros_like(sequence.mask))
 
 
 def even_spans(counts: Tensor) -> Tensor:

@@ -26,11 +26,18 @@ def _transformers() -> Any:
 
 
 def _load(kind: str, pretrained: str) -> Any:
+    transformers = _transformers()
+    talk = transformers.utils.logging
+    bars = talk.is_progress_bar_enabled()
+    talk.disable_progress_bar()  # it draws into log files too, and once for each process
     try:
-        return getattr(_transformers(), kind).from_pretrained(pretrained)
+        return getattr(transformers, kind).from_pretrained(pretrained)
     except (OSError, ValueError) as e:
         why = str(e).strip().splitlines()[0]
         raise MissingPartError(f"pretrained = {pretrained!r}: no transformer in that folder or hub name ({why})") from None
+    finally:
+        if bars:
+            talk.enable_progress_bar()
 
 
 class Tokeniser:
