@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,31 @@ _FAILED_READ_S = 0.01
 
 
 def opencv() -> Any:
-    """The cv2 module. Raises `MissingPartError` if it is not installed."""
+    """The cv2 module. Raises `MissingPartError` if it is not installed, or does not load."""
     try:
-        return importlib.import_module("cv2")
-    except ImportError:
-        raise MissingPartError(
-            "camera: OpenCV is not installed; pip install 'clcr-edge[camera]' (on a Jetson: JetPack's own)", part="camera"
-        ) from None
+        if "cv2" in sys.modules:
+            return importlib.import_module("cv2")
+        with redirect_stderr(io.StringIO()):  # a page from NumPy about an OpenCV that was compiled for another one
+            return importlib.import_module("cv2")
+    except ModuleNotFoundError as e:
+        if e.name == "cv2":
+            raise MissingPartError(
+                "camera: OpenCV is not installed; pip install 'clcr-edge[camera]' (on a Jetson: JetPack's own)", part="camera"
+            ) from None
+        raise _unloadable(e) from None
+    except ImportError as e:
+        raise _unloadable(e) from None
+
+
+def _unloadable(error: ImportError) -> MissingPartError:
+    """Installed all the same: to install a wheel beside it would hide JetPack's own, and what is wrong with it too."""
+    said = next(iter(str(error).splitlines()), "")
+    remedy = "clcr-edge doctor looks further"
+    if "multiarray" in said or "numpy" in said.casefold():
+        remedy = "it was compiled for NumPy 1: pip install 'numpy>=1.26,<2'"
+    elif "libGL" in said:
+        remedy = "apt install libgl1, or pip install opencv-python-headless in place of opencv-python"
+    return MissingPartError(f"camera: OpenCV does not load ({said}); {remedy}", part="camera")
 
 
 class Camera(WatchedSource):
