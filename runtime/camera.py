@@ -19,6 +19,7 @@ from clcr_edge.packets import VideoFrame
 from clcr_edge.runtime.frame_watch import FrameWatch
 from clcr_edge.runtime.gstreamer import check_machine, is_pipeline, pipeline_of
 from clcr_edge.runtime.reopening import Reopening
+from clcr_edge.runtime.shown_address import shown_address
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.stages import LatencyHistogram
 from clcr_edge.runtime.video_devices import list_video_devices
@@ -87,7 +88,7 @@ class Camera(WatchedSource):
         check_machine(str(source))
         self._cv2 = opencv()
         self._source = source
-        self.name = f"camera {source}"
+        self.name = f"camera {shown_address(str(source))}"
         self._wake = wake or threading.Event()
         self._monitor = SourceMonitor(self.name, stalled_s=_STALLED_S, notice=notice)
         self._watch = FrameWatch()
@@ -107,7 +108,7 @@ class Camera(WatchedSource):
             info = self._cv2.getBuildInformation()
             if "NO" in next((line for line in info.splitlines() if "GStreamer:" in line), "NO"):
                 return "this OpenCV was built without GStreamer; use one that has it (JetPack's, or Debian's python3-opencv)"
-            return f"try it with: gst-launch-1.0 '{self._pipeline.split(' ! appsink')[0]} ! fakesink'"
+            return f"try it with: gst-launch-1.0 '{shown_address(self._pipeline).split(' ! appsink')[0]} ! fakesink'"
         if isinstance(self._source, str) and "://" in self._source:
             return "check that the stream is being served at this address"
         path = Path(self._source if isinstance(self._source, str) else f"/dev/video{self._source}")

@@ -15,6 +15,7 @@ from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk
 from clcr_edge.runtime.audio_clock import AudioClock
 from clcr_edge.runtime.reopening import Reopening
+from clcr_edge.runtime.shown_address import shown_address
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.stages import LatencyHistogram
 from clcr_edge.runtime.watched_source import WatchedSource
@@ -45,7 +46,7 @@ class NetworkAudio(WatchedSource):
     ) -> None:
         self._offset_s = offset_s
         self._clock: AudioClock | None = None
-        self.name = f"audio of {url}"
+        self.name = f"audio of {shown_address(url)}"
         self._url = url
         self._rate_hz = rate_hz
         self._wake = wake or threading.Event()
