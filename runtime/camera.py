@@ -22,7 +22,7 @@ from clcr_edge.runtime.reopening import Reopening
 from clcr_edge.runtime.shown_address import shown_address
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.stages import LatencyHistogram
-from clcr_edge.runtime.video_devices import list_video_devices
+from clcr_edge.runtime.video_devices import find_video_device, list_video_devices
 from clcr_edge.runtime.watched_source import WatchedSource
 
 _OPEN_MS = 5_000
@@ -66,9 +66,10 @@ def _unloadable(error: ImportError) -> MissingPartError:
 class Camera(WatchedSource):
     """Opens at once and waits for the first frame; `SourceError` if none comes. A source lost later is looked for again.
 
-    source: index, device path, URL, or what `gstreamer.pipeline_of` takes (`csi://0`, `gst:PIPELINE`). A frame's `t_s` is the
-    monotonic time at which OpenCV handed it over, less latency_s, the seconds from the light to that moment: container
-    clocks of live streams run wrong (an MJPEG stream is taken for 25 fps). wake, notice, decoding: see `Microphone`.
+    source: index, device path, (part of a) name, URL, or what `gstreamer.pipeline_of` takes (`csi://0`, `gst:PIPELINE`). A
+    frame's `t_s` is the monotonic time at which OpenCV handed it over, less latency_s, the seconds from the light to that
+    moment: container clocks of live streams run wrong (an MJPEG stream is taken for 25 fps). wake, notice, decoding: see
+    `Microphone`.
 
     The thread always reads, because OpenCV queues what is not read and the picture would lag by seconds; frames that
     nobody took in time are dropped, oldest first, and counted.
@@ -111,10 +112,11 @@ class Camera(WatchedSource):
             return f"try it with: gst-launch-1.0 '{shown_address(self._pipeline).split(' ! appsink')[0]} ! fakesink'"
         if isinstance(self._source, str) and "://" in self._source:
             return "check that the stream is being served at this address"
-        path = Path(self._source if isinstance(self._source, str) else f"/dev/video{self._source}")
+        found = list_video_devices()
+        named = next((d.path for d in found if d.name == self._source), self._source)
+        path = Path(named if isinstance(named, str) else f"/dev/video{named}")
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             return f"no permission for {path}: add your user to its group (usually video)"
-        found = list_video_devices()
         names = ", ".join(f"{d.index} {d.name!r}" for d in found) or "none"
         return f"found {names}; plug one in or name another (clcr-edge devices lists them)"
 
@@ -127,7 +129,9 @@ class Camera(WatchedSource):
             limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS]
             return cv2.VideoCapture(self._source, cv2.CAP_FFMPEG, limits)
         source = self._source
-        if isinstance(source, str):
+        if isinstance(source, str) and not source.startswith("/") and not Path(source).exists():
+            source = find_video_device(source).index  # at each opening: plugged in again, it may have another index
+        elif isinstance(source, str):
             if not Path(source).exists():
                 return None
             node = Path(source).resolve().name  # links such as /dev/v4l/by-id/... lead to a numbered node
