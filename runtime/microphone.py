@@ -25,7 +25,7 @@ from clcr_edge.runtime.stages import LatencyHistogram
 from clcr_edge.runtime.watched_source import WatchedSource
 
 _BLOCK_S = 0.010
-_MAX_WAITING = 500  # blocks: 10 s; a caller that stops taking loses the oldest
+_MAX_WAITING = 500  # blocks: 5 s; a caller that stops taking loses the oldest
 _STALLED_S = 0.5  # without a callback
 _GIVEN_UP_S = 10.0  # of a stall, after which the device is opened anew
 _LOOK_S = 0.1

@@ -147,6 +147,22 @@ def test_a_picture_that_stands_still_is_told(camera: CameraServer, monkeypatch: 
 # -- sound of a network stream -----------------------------------------------------------------------------------------
 
 
+def test_the_sound_of_a_stream_that_nobody_takes_is_bounded_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in packets: 500 of those of an AAC stream at 8 kHz are more than a minute."""
+    monkeypatch.setattr("clcr_edge.runtime.network_audio._MOST_WAITING_S", 0.5)
+    from clcr_edge.runtime.network_audio import NetworkAudio
+
+    radio = RadioServer(noise(2.0))
+    source = NetworkAudio(radio.url)
+    before = source.drops  # what FFmpeg had stored while it looked at the stream
+    assert wait_for(lambda: source.drops >= before + 5)
+    chunks = source.take()
+    source.close()
+    radio.close()
+    assert 0.3 < sum(len(c.samples) for c in chunks) / 16_000 <= 0.5
+    assert time.monotonic() - chunks[-1].end_s < 0.5  # the newest are kept
+
+
 def test_the_audio_of_a_stream_comes_back() -> None:
     from clcr_edge.runtime.network_audio import NetworkAudio
 
