@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from clcr_edge.packets import VideoFrame
 from clcr_edge.runtime.frame_watch import FrameWatch
 from clcr_edge.runtime.gstreamer import check_machine, is_pipeline, pipeline_of
 from clcr_edge.runtime.reopening import Reopening
+from clcr_edge.runtime.shown_address import shown_address
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.stages import LatencyHistogram
-from clcr_edge.runtime.video_devices import list_video_devices
+from clcr_edge.runtime.video_devices import find_video_device, list_video_devices
 from clcr_edge.runtime.watched_source import WatchedSource
 
 _OPEN_MS = 5_000
@@ -33,21 +36,40 @@ _FAILED_READ_S = 0.01
 
 
 def opencv() -> Any:
-    """The cv2 module. Raises `MissingPartError` if it is not installed."""
+    """The cv2 module. Raises `MissingPartError` if it is not installed, or does not load."""
     try:
-        return importlib.import_module("cv2")
-    except ImportError:
-        raise MissingPartError(
-            "camera: OpenCV is not installed; pip install 'clcr-edge[camera]' (on a Jetson: JetPack's own)", part="camera"
-        ) from None
+        if "cv2" in sys.modules:
+            return importlib.import_module("cv2")
+        with redirect_stderr(io.StringIO()):  # a page from NumPy about an OpenCV that was compiled for another one
+            return importlib.import_module("cv2")
+    except ModuleNotFoundError as e:
+        if e.name == "cv2":
+            raise MissingPartError(
+                "camera: OpenCV is not installed; pip install 'clcr-edge[camera]' (on a Jetson: JetPack's own)", part="camera"
+            ) from None
+        raise _unloadable(e) from None
+    except ImportError as e:
+        raise _unloadable(e) from None
+
+
+def _unloadable(error: ImportError) -> MissingPartError:
+    """Installed all the same: to install a wheel beside it would hide JetPack's own, and what is wrong with it too."""
+    said = next(iter(str(error).splitlines()), "")
+    remedy = "clcr-edge doctor looks further"
+    if "multiarray" in said or "numpy" in said.casefold():
+        remedy = "it was compiled for NumPy 1: pip install 'numpy>=1.26,<2'"
+    elif "libGL" in said:
+        remedy = "apt install libgl1, or pip install opencv-python-headless in place of opencv-python"
+    return MissingPartError(f"camera: OpenCV does not load ({said}); {remedy}", part="camera")
 
 
 class Camera(WatchedSource):
     """Opens at once and waits for the first frame; `SourceError` if none comes. A source lost later is looked for again.
 
-    source: index, device path, URL, or what `gstreamer.pipeline_of` takes (`csi://0`, `gst:PIPELINE`). A frame's `t_s` is the
-    monotonic time at which OpenCV handed it over, less latency_s, the seconds from the light to that moment: container
-    clocks of live streams run wrong (an MJPEG stream is taken for 25 fps). wake, notice, decoding: see `Microphone`.
+    source: index, device path, (part of a) name, URL, or what `gstreamer.pipeline_of` takes (`csi://0`, `gst:PIPELINE`). A
+    frame's `t_s` is the monotonic time at which OpenCV handed it over, less latency_s, the seconds from the light to that
+    moment: container clocks of live streams run wrong (an MJPEG stream is taken for 25 fps). wake, notice, decoding: see
+    `Microphone`.
 
     The thread always reads, because OpenCV queues what is not read and the picture would lag by seconds; frames that
     nobody took in time are dropped, oldest first, and counted.
@@ -67,7 +89,7 @@ class Camera(WatchedSource):
         check_machine(str(source))
         self._cv2 = opencv()
         self._source = source
-        self.name = f"camera {source}"
+        self.name = f"camera {shown_address(str(source))}"
         self._wake = wake or threading.Event()
         self._monitor = SourceMonitor(self.name, stalled_s=_STALLED_S, notice=notice)
         self._watch = FrameWatch()
@@ -87,13 +109,14 @@ class Camera(WatchedSource):
             info = self._cv2.getBuildInformation()
             if "NO" in next((line for line in info.splitlines() if "GStreamer:" in line), "NO"):
                 return "this OpenCV was built without GStreamer; use one that has it (JetPack's, or Debian's python3-opencv)"
-            return f"try it with: gst-launch-1.0 '{self._pipeline.split(' ! appsink')[0]} ! fakesink'"
+            return f"try it with: gst-launch-1.0 '{shown_address(self._pipeline).split(' ! appsink')[0]} ! fakesink'"
         if isinstance(self._source, str) and "://" in self._source:
             return "check that the stream is being served at this address"
-        path = Path(self._source if isinstance(self._source, str) else f"/dev/video{self._source}")
+        found = list_video_devices()
+        named = next((d.path for d in found if d.name == self._source), self._source)
+        path = Path(named if isinstance(named, str) else f"/dev/video{named}")
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             return f"no permission for {path}: add your user to its group (usually video)"
-        found = list_video_devices()
         names = ", ".join(f"{d.index} {d.name!r}" for d in found) or "none"
         return f"found {names}; plug one in or name another (clcr-edge devices lists them)"
 
@@ -106,7 +129,9 @@ class Camera(WatchedSource):
             limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS]
             return cv2.VideoCapture(self._source, cv2.CAP_FFMPEG, limits)
         source = self._source
-        if isinstance(source, str):
+        if isinstance(source, str) and not source.startswith("/") and not Path(source).exists():
+            source = find_video_device(source).index  # at each opening: plugged in again, it may have another index
+        elif isinstance(source, str):
             if not Path(source).exists():
                 return None
             node = Path(source).resolve().name  # links such as /dev/v4l/by-id/... lead to a numbered node

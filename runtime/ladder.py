@@ -10,6 +10,8 @@ need (fp32, of the same state layout, so that a stream goes from one to the othe
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -123,6 +125,20 @@ def _rung(where: str, name: str, values: Mapping[str, Any]) -> Rung:
     if rung.vision_every < 0 or rung.window < 0 or rung.tick_every < 1 or not 0.0 <= rung.saving < 1.0:
         raise BundleError(f"{where}: rung {name} holds a value outside its range; export again")
     return rung
+
+
+def ladder_sha256(bundle: Bundle) -> str:
+    """Names what the rungs of a bundle compute, graphs included; "" for a bundle without a ladder. What was measured of them is
+    left out: an export on another day measures anew, and a rung gives the same predictions all the same."""
+    rungs = read_rungs(bundle)
+    if not rungs:
+        return ""
+    files = bundle.manifest["files"]
+    computed = [
+        [r.vision_every, r.audio, r.window, r.tick_every, *(files[f]["sha256"] if f else "" for f in (r.graph, r.graph_held))]
+        for r in rungs
+    ]
+    return hashlib.sha256(json.dumps(computed).encode()).hexdigest()
 
 
 def to_table(rungs: Sequence[Rung]) -> dict[str, Any]:

@@ -129,6 +129,10 @@ class Metrics:
         yield core.CounterMetricFamily(
             f"{_P}_ticks_late", "Predictions that came more than a tick after their tick's end.", value=pipeline.late
         )
+        skipped = pipeline.summary.ticks_skipped
+        yield core.CounterMetricFamily(f"{_P}_ticks_skipped", "Ticks that made no prediction, under load.", value=skipped)
+        about = "Rung of load shedding: 0 is the whole network, the last leaves out most."
+        yield core.GaugeMetricFamily(f"{_P}_rung", about, value=pipeline.session.rung)
 
     def _media(self, core: Any, pipeline: Pipeline) -> Iterator[Metric]:
         dropped: dict[str, Any] = {}
@@ -167,7 +171,6 @@ class Metrics:
             if age_s is not None:
                 stale.add_metric([modality], age_s + since_s)
         yield stale
-        # What the runtime spends on a tick: the exchange's budget; the rung of load shedding belongs here too.
         about = "Share of valid tokens in the exchange (IntraCED's budget)."
         budget = core.GaugeMetricFamily(f"{_P}_participation_ratio", about, labels=["level", "modality"])
         for level, shares in prediction.participation.items():

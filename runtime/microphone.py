@@ -25,7 +25,7 @@ from clcr_edge.runtime.stages import LatencyHistogram
 from clcr_edge.runtime.watched_source import WatchedSource
 
 _BLOCK_S = 0.010
-_MAX_WAITING = 500  # blocks: 10 s; a caller that stops taking loses the oldest
+_MAX_WAITING = 500  # blocks: 5 s; a caller that stops taking loses the oldest
 _STALLED_S = 0.5  # without a callback
 _GIVEN_UP_S = 10.0  # of a stall, after which the device is opened anew
 _LOOK_S = 0.1
@@ -63,6 +63,8 @@ class Microphone(WatchedSource):
         self._blocks: deque[tuple[FloatArray, float, float]] = deque(maxlen=_MAX_WAITING)
         self._lock = threading.Lock()  # the clock and the resampler belong to one opening; blocks of another would be wrong
         self._opening = 0
+        self._device: InputDevice | None = None
+        self._found = True  # whether the newest try could open it; if not, it may have come back as another device
         self.name = ""
         self._ended = threading.Event()
         self._monitor = SourceMonitor("microphone", stalled_s=_STALLED_S, notice=notice)
@@ -77,9 +79,9 @@ class Microphone(WatchedSource):
 
     def _open(self) -> None:
         sd = sounddevice()
-        device = find_input(self._wanted)
+        anew, self._found = not self._found, False
+        device = find_input(self._wanted, self._device, anew=anew)
         self.name = device.name
-
         self._monitor.name = f"microphone {device.name!r}"
         self._opening += 1
         opening = self._opening
@@ -132,6 +134,7 @@ class Microphone(WatchedSource):
         except SourceError:
             self._opening += 1
             raise
+        self._device, self._found = device, True
         self._monitor.opened()
 
     def _format(self, sd: Any, device: InputDevice) -> tuple[int, int]:

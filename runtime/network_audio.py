@@ -15,6 +15,7 @@ from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk
 from clcr_edge.runtime.audio_clock import AudioClock
 from clcr_edge.runtime.reopening import Reopening
+from clcr_edge.runtime.shown_address import shown_address
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.stages import LatencyHistogram
 from clcr_edge.runtime.watched_source import WatchedSource
@@ -22,7 +23,7 @@ from clcr_edge.runtime.watched_source import WatchedSource
 _TIMEOUT_S = (5.0, 2.0)  # open, read
 _OPEN_S = 12.0
 _STALLED_S = 0.5
-_MAX_WAITING = 500
+_MOST_WAITING_S = 10.0  # counted in samples: a packet may hold a few milliseconds, or an eighth of a second
 _SLACK_S = 0.02  # the arrival of packets is all there is to go by
 
 
@@ -45,12 +46,14 @@ class NetworkAudio(WatchedSource):
     ) -> None:
         self._offset_s = offset_s
         self._clock: AudioClock | None = None
-        self.name = f"audio of {url}"
+        self.name = f"audio of {shown_address(url)}"
         self._url = url
         self._rate_hz = rate_hz
         self._wake = wake or threading.Event()
         self._decoding = decoding or LatencyHistogram()
-        self._chunks: deque[AudioChunk] = deque(maxlen=_MAX_WAITING)
+        self._chunks: deque[AudioChunk] = deque()
+        self._waiting = 0  # samples in them
+        self._lock = threading.Lock()
         self._monitor = SourceMonitor(self.name, stalled_s=_STALLED_S, notice=notice)
         self._loop = Reopening(self._run, self._monitor)
         error = self._loop.start(_OPEN_S)
@@ -95,9 +98,12 @@ class NetworkAudio(WatchedSource):
             self._monitor.arrived()
             if not self._monitor.stamped(chunk):
                 continue
-            if len(self._chunks) == _MAX_WAITING:
-                self.drops += 1
-            self._chunks.append(chunk)
+            with self._lock:
+                self._chunks.append(chunk)
+                self._waiting += len(samples)
+                while self._waiting > _MOST_WAITING_S * self._rate_hz:
+                    self._waiting -= len(self._chunks.popleft().samples)
+                    self.drops += 1
             self._loop.ready()
             self._wake.set()
 
@@ -108,9 +114,10 @@ class NetworkAudio(WatchedSource):
 
     def take(self) -> list[AudioChunk]:
         """The audio that has arrived since the last call."""
-        out = []
-        while self._chunks:
-            out.append(self._chunks.popleft())
+        with self._lock:
+            out = list(self._chunks)
+            self._chunks.clear()
+            self._waiting = 0
         return out
 
     def close(self) -> None:

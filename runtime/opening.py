@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clcr_edge.errors import SourceError, UsageError
+from clcr_edge.errors import UsageError
 from clcr_edge.runtime.feed import Listener
 from clcr_edge.runtime.live_feed import AudioSource, FrameSource
 from clcr_edge.runtime.pipeline import Pipeline, live, replay
@@ -95,24 +95,19 @@ def open_camera(
     """A live camera. latency_s: taken off every frame's stamp."""
     from clcr_edge.runtime.camera import Camera
 
-    value = camera_value(source)
-    return Camera(value, wake=wake, notice=notice, latency_s=latency_s, decoding=decoding)
+    camera_value(source)  # one that is not there by its name is told with those that are
+    assert source.value is not None
+    return Camera(source.value, wake=wake, notice=notice, latency_s=latency_s, decoding=decoding)
 
 
 def camera_value(source: Source) -> int | str:
-    """What `Camera` opens: a camera that is named becomes its index. Raises `SourceError` if there is none of that name."""
-    from clcr_edge.runtime.video_devices import list_video_devices
+    """Index, path or address of a camera, as they are now. Raises `SourceError` if there is none of the name that is given."""
+    from clcr_edge.runtime.video_devices import find_video_device
 
     value = source.value
-    if isinstance(value, str) and source.kind == "device" and not value.startswith("/dev/"):
-        devices = list_video_devices()
-        match = [d for d in devices if d.name == value] or [d for d in devices if value.casefold() in d.name.casefold()]
-        if not match:
-            found = ", ".join(f"{d.index} {d.name!r}" for d in devices) or "none"
-            text = f"camera {value!r}: no such device or file; found {found}; see clcr-edge devices"
-            raise SourceError(text, part="camera")
-        value = match[0].index
     assert value is not None
+    if isinstance(value, str) and source.kind == "device" and not value.startswith("/dev/"):
+        return find_video_device(value).index
     return value
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -63,13 +65,17 @@ def forget_exit_handler() -> None:
         atexit.unregister(handler)
 
 
-def input_devices(*, with_rates: bool = False) -> list[InputDevice]:
-    """Every device with input channels. with_rates: also ask each which sample rates it takes (opens none)."""
+def input_devices(*, with_rates: bool = False, anew: bool = False) -> list[InputDevice]:
+    """Every device with input channels. with_rates: also ask each which sample rates it takes (opens none).
+
+    PortAudio looks once and keeps its list; a device that was plugged in since is not on it. anew: have it look again, unless
+    a stream is open somewhere in this process, which that would end.
+    """
     sd = sounddevice()
 
     def listed() -> list[InputDevice]:
-        if not len(sd.query_devices()):
-            # Nothing was there when PortAudio looked first; a sound server may have started since.
+        if not len(sd.query_devices()) or (anew and not _any_stream(sd)):
+            # Where nothing was there at first, a sound server may have started since.
             sd._terminate()
             sd._initialize()
         default = sd.default.device[0]
@@ -93,6 +99,11 @@ def input_devices(*, with_rates: bool = False) -> list[InputDevice]:
     return guarded("PortAudio", listed)
 
 
+def _any_stream(sd: Any) -> bool:
+    base = getattr(sd, "_StreamBase", None)
+    return base is None or any(isinstance(o, base) and not o.closed for o in gc.get_objects())
+
+
 def takes_rate(sd: Any, device: int, channels: int, rate_hz: int) -> bool:
     """Whether the device records at this rate."""
     try:
@@ -102,9 +113,13 @@ def takes_rate(sd: Any, device: int, channels: int, rate_hz: int) -> bool:
     return True
 
 
-def find_input(wanted: int | str | None) -> InputDevice:
-    """The microphone of an index, of a (part of a) name, or the default one; `SourceError` names what there is."""
-    devices = input_devices()
+def find_input(wanted: int | str | None, before: InputDevice | None = None, *, anew: bool = False) -> InputDevice:
+    """The microphone of an index, of a (part of a) name, or the default one; `SourceError` names what there is.
+
+    before: what an index meant when the run began. Plugged in again, a device may come back under another number, and its old
+    one may be another's. anew: as for `input_devices`.
+    """
+    devices = input_devices(anew=anew)
     if not devices:
         raise SourceError(
             "microphone: none found (PortAudio lists no input); plug one in or start the sound server", part="microphone"
@@ -112,10 +127,20 @@ def find_input(wanted: int | str | None) -> InputDevice:
     names = ", ".join(f"{d.index} {d.name!r}" for d in devices[:6])
     if wanted is None:
         return next((d for d in devices if d.is_default), devices[0])
-    if isinstance(wanted, int):
+    if isinstance(wanted, int) and before is not None:
+        named = [d for d in devices if d.name == before.name]
+        chosen = [d for d in named if d.index == wanted] or named
+        chosen = chosen or [d for d in devices if _product(d.name) == _product(before.name)]
+        wanted = before.name
+    elif isinstance(wanted, int):
         chosen = [d for d in devices if d.index == wanted]
     else:
         chosen = [d for d in devices if d.name == wanted] or [d for d in devices if wanted.casefold() in d.name.casefold()]
     if not chosen:
         raise SourceError(f"microphone {wanted!r}: no such input; found {names}; name one of these", part="microphone")
     return chosen[0]
+
+
+def _product(name: str) -> str:
+    """A device's name without the number of its card, as in "USB Microphone: Audio (hw:2,0)"."""
+    return re.sub(r"\s*\(hw:\d+,\d+\)$", "", name)

@@ -31,8 +31,8 @@ _MOST_RUNS = 10
 @dataclass(frozen=True)
 class Compared:
     """One prediction, then and now. words, lost: the words told, and the frames that the recording lacks, since the prediction
-    before: in its own tick and in those passed over. max_difference: of the probabilities of the classes that both know;
-    infinite for NaN on one side."""
+    before: in its own tick and in those passed over, of which there were `passed_over`. max_difference: of the probabilities of
+    the classes that both know; infinite for NaN on one side."""
 
     prediction: Prediction
     words: tuple[Word, ...]
@@ -40,6 +40,7 @@ class Compared:
     identical: bool
     max_difference: float
     lost: int
+    passed_over: int = 0
 
     @property
     def same_label(self) -> bool:
@@ -56,7 +57,7 @@ def replay_recording(recording: Recording, session: Session) -> Iterator[Compare
             f"bundle reads {tick.rate_hz} and {tick.sample_rate_hz}; choose another bundle"
         )
     words: list[Word] = []
-    lost = 0
+    lost = passed_over = 0
     for step in recording.steps():
         words += [p for p in step.packets if isinstance(p, Word)]
         lost += step.lost
@@ -76,13 +77,14 @@ def replay_recording(recording: Recording, session: Session) -> Iterator[Compare
                 session.rung = shed
             if step.skipped is not None:
                 session.skip()
+                passed_over += 1
                 continue
             prediction = session.step()
         except StreamError as e:  # the run itself would have ended there
             raise RecordingError(f"{recording.folder}: damaged ({e}); copy the recording again") from None
         same, most = _compared(step.prediction, prediction)
-        yield Compared(prediction, tuple(words), step.prediction, same, most, lost)
-        words, lost = [], 0
+        yield Compared(prediction, tuple(words), step.prediction, same, most, lost, passed_over)
+        words, lost, passed_over = [], 0, 0
 
 
 def _compared(then: dict[str, Any], prediction: Prediction) -> tuple[bool, float]:
@@ -104,8 +106,9 @@ def _compared(then: dict[str, Any], prediction: Prediction) -> tuple[bool, float
 
 @dataclass
 class Difference:
-    """What a whole replay came to; feed it every tick. runs: the first stretches of ticks with other labels, as
-    [from_s, to_s, then, now]; runs_total: how many there are."""
+    """What a whole replay came to; feed it every tick. ticks: with a prediction; shed: of those, on a rung of the ladder;
+    passed_over: without one, under load. runs: the first stretches of ticks with other labels, as [from_s, to_s, then, now];
+    runs_total: how many there are."""
 
     ticks: int = 0
     identical: int = 0
@@ -113,6 +116,8 @@ class Difference:
     max_difference: float = 0.0
     max_difference_at_s: float | None = None
     frames_lost: int = 0
+    passed_over: int = 0
+    shed: int = 0
     runs: list[list[Any]] = field(default_factory=list)
     runs_total: int = 0
     _sum: float = 0.0
@@ -124,6 +129,8 @@ class Difference:
         self.ticks += 1
         self.identical += tick.identical
         self.frames_lost += tick.lost
+        self.passed_over += tick.passed_over
+        self.shed += bool(tick.recorded.get("rung"))
         self._sum += tick.max_difference
         if tick.max_difference > self.max_difference:
             self.max_difference, self.max_difference_at_s = tick.max_difference, tick.prediction.t_s
@@ -155,6 +162,8 @@ class Difference:
             "max_difference_at_s": self.max_difference_at_s,
             "mean_difference": mean if math.isfinite(mean) else None,
             "frames_lost": self.frames_lost,
+            "ticks_passed_over": self.passed_over,
+            "ticks_shed": self.shed,
             "other_labels": [dict(zip(("from_s", "to_s", "recorded", "replayed"), run, strict=True)) for run in self.runs],
             "other_labels_total": self.runs_total,
         }

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from clcr_edge.errors import UsageError
 from clcr_edge.runtime.gstreamer import is_pipeline, pipeline_of
+from clcr_edge.runtime.shown_address import shown_address
 
 Kind = Literal["device", "url", "file"]
 _MEDIA = ("mp4", "m4v", "mov", "mpg", "mpeg", "avi", "mkv", "webm", "ts", "3gp", "wav", "flac", "mp3", "m4a", "ogg", "opus")
@@ -26,7 +27,8 @@ class Source:
         return Path(str(self.value)) if self.kind == "file" else None
 
     def __str__(self) -> str:
-        return "default" if self.value is None else str(self.value)
+        """For people; passwords are left out."""
+        return "default" if self.value is None else shown_address(str(self.value))
 
 
 def parse_source(text: str) -> Source:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from clcr_edge import toml_io
-from clcr_edge.runtime.gstreamer import is_pipeline
+from clcr_edge.runtime.shown_address import shown_address
 from clcr_edge.runtime.sources import Plan
 
 _SCHEMA = 1
@@ -36,12 +35,12 @@ def store_path() -> Path:
 def source_names(plan: Plan) -> tuple[str, str] | None:
     """What camera and microphone of a live plan are called, as far as the system knows; None unless it has both.
 
-    Passwords and queries of addresses are left out. Raises `SourceError` or `MissingPartError` if there is no such device.
+    As `shown_address` gives them: without passwords. Raises `SourceError` or `MissingPartError` if there is no such device.
     """
     if plan.camera is None or plan.mic is None or not plan.is_live:
         return None
     if plan.camera.kind == "url":
-        camera = _without_secrets(str(plan.camera.value))
+        camera = shown_address(str(plan.camera.value))
     else:
         from clcr_edge.runtime.opening import camera_value
         from clcr_edge.runtime.video_devices import list_video_devices
@@ -49,15 +48,10 @@ def source_names(plan: Plan) -> tuple[str, str] | None:
         value = camera_value(plan.camera)
         camera = next((d.name for d in list_video_devices() if value in (d.index, d.path)), f"camera {value}")
     if plan.mic.kind == "url":
-        return camera, _without_secrets(str(plan.mic.value))
+        return camera, shown_address(str(plan.mic.value))
     from clcr_edge.runtime.portaudio import find_input
 
     return camera, find_input(plan.mic.value).name
-
-
-def _without_secrets(url: str) -> str:
-    without_user = re.sub(r"//[^/@\s]*@", "//", url)
-    return without_user if is_pipeline(url) else without_user.partition("?")[0]
 
 
 def read_synced(camera: str, microphone: str) -> Synced | None:

@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from clcr_edge.errors import SourceError
+
 _VIDIOC_QUERYCAP = 0x80685600
 _CAPTURE = 0x1 | 0x1000  # single- and multi-planar video capture
 _HAS_DEVICE_CAPS = 0x80000000
@@ -37,6 +39,16 @@ def list_video_devices(dev: Path = Path("/dev"), sys_class: Path = Path("/sys/cl
         name = label.read_text("utf-8", "replace").strip() if label.is_file() else path.name
         found.append(VideoDevice(int(number), str(path), name))
     return sorted(found, key=lambda d: d.index)
+
+
+def find_video_device(name: str) -> VideoDevice:
+    """The camera of a name, or of a part of one. Raises `SourceError`, which names what there is."""
+    devices = list_video_devices()
+    match = [d for d in devices if d.name == name] or [d for d in devices if name.casefold() in d.name.casefold()]
+    if not match:
+        found = ", ".join(f"{d.index} {d.name!r}" for d in devices) or "none"
+        raise SourceError(f"camera {name!r}: no such device or file; found {found}; see clcr-edge devices", part="camera")
+    return match[0]
 
 
 def _captures(path: Path) -> bool:

@@ -367,6 +367,26 @@ def test_a_missing_extra_is_one_line(missing: str, args: list[str], said: str, c
     assert said in line
 
 
+@pytest.mark.parametrize(
+    ("raises", "said"),
+    [
+        ("ImportError('numpy.core.multiarray failed to import')", "compiled for NumPy 1: pip install 'numpy>=1.26,<2'"),
+        ("ImportError('libGL.so.1: cannot open shared object file: No such file or directory')", "; apt install libgl1"),
+        ("ModuleNotFoundError('No module named typing_extensions', name='typing_extensions')", "; clcr-edge doctor"),
+    ],
+)
+def test_an_opencv_that_does_not_load_is_not_called_missing(raises: str, said: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Such as JetPack's beside NumPy 2, which prints a page about it: who installs the wheel then has one without GStreamer."""
+    (tmp_path / "cv2.py").write_text(f"import sys\nprint('A module that was compiled', file=sys.stderr)\nraise {raises}\n")
+    command = [*COMMAND, "run", str(tiny_bundle), "--camera", "0", "--no-mic"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("clcr-edge: camera: OpenCV does not load (")
+    assert said in line
+
+
 def test_without_vosk_it_goes_on_and_says_so(clip: Path, tiny_bundle: Path) -> None:
     code = (
         "import sys; sys.modules['vosk'] = None\n"

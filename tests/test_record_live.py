@@ -8,13 +8,21 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clips import make_clip, noise
-from live_rig import CameraServer, SoundServer, need_module, need_program
+from live_rig import CameraServer, SoundServer, need_module, need_program, write_wav
 
+from clcr_edge import bundle as bundles
+from clcr_edge.packets import AudioChunk, VideoFrame
+from clcr_edge.runtime.onnx_engine import OnnxEngine
+from clcr_edge.runtime.recording import Recording
 from clcr_edge.runtime.replaying import OF_THE_DEVICE
+from clcr_edge.runtime.session import Session
 
 pytestmark = pytest.mark.live
 
@@ -71,6 +79,73 @@ def test_a_live_run_replays_bit_for_bit(
     for then, now in zip(predictions, ticks, strict=True):
         media = then.keys() - set(OF_THE_DEVICE)
         assert {k: now[k] for k in media} == {k: then[k] for k in media}
+
+
+# -- recovery, on real parts ------------------------------------------------------------------------------------------
+
+
+def test_a_memory_after_both_sources_went_nothing_is_left_of_it(
+    proof_bundle: Path, sound: SoundServer, camera: CameraServer, tmp_path: Path
+) -> None:
+    """`test_laws_recovery.py` takes packets away; here a sound server is killed and a camera unplugged.
+
+    The run that never had the fault is the recording with other media in its hole."""
+    engine = OnnxEngine.from_bundle(bundles.read(proof_bundle))
+    memory = max(engine.config.vision_memory, engine.config.audio_memory)
+    hiss = write_wav(tmp_path / "hiss.wav", noise(40.0))
+    options = ["--json", "--no-stt", "--no-shedding", "--record", str(tmp_path / "r")]
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(proof_bundle), "--camera", camera.url, *options],
+        env={**sound.env, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )
+    assert process.stdout is not None
+    rows = (json.loads(line) for line in process.stdout)
+    players = [sound.play(hiss)]
+    assert next(row for row in rows if row["tick"] >= 50)
+    sound.kill()
+    camera.stop()
+    time.sleep(0.8)
+    sound.start()
+    camera.start()
+    players.append(sound.play(hiss))
+    whole = {"camera": "live", "microphone": "live"}
+    back = next(row["tick"] for row in rows if row["sources"] == whole and row["age_s"]["audio"] == 0 and row["tick"] > 60)
+    assert next(row for row in rows if row["tick"] >= back + memory + 40)
+    process.send_signal(2)
+    process.communicate(timeout=30)
+    for player in players:
+        player.kill()
+        player.wait()
+    steps = list(Recording(tmp_path / "r").steps())
+    chunks = [p for step in steps for p in step.packets if isinstance(p, AudioChunk)]
+    holes = {id(a): (a.end_s, b.t_s) for a, b in pairwise(chunks) if b.t_s - a.end_s > 0.1}
+    assert holes
+    session, rng, apart, hurt = Session(engine), np.random.default_rng(0), [], []
+    seen_s, image = 0.0, np.zeros((120, 160, 3), np.uint8)
+    for k, step in enumerate(steps):
+        if step.start_s is not None:
+            session.start(step.start_s)
+        for packet in step.packets:
+            if isinstance(packet, VideoFrame):
+                session.push_frame(packet)
+                seen_s, image = packet.t_s, packet.image
+            elif isinstance(packet, AudioChunk):
+                session.push_audio(packet)
+                if id(packet) in holes:  # all but its last 20 ms, so that what comes next is placed by its own stamp
+                    begin_s, end_s = holes[id(packet)]
+                    made = 0.1 * rng.standard_normal(round((end_s - begin_s - 0.02) * 16_000))
+                    session.push_audio(AudioChunk(made.astype(np.float32), 16_000, begin_s))
+        if 50 < k < back and session.next_end_s - seen_s > 0.2:
+            made_up = rng.integers(0, 256, image.shape, np.uint8)
+            session.push_frame(VideoFrame(made_up, session.next_end_s - 0.02, 0))
+        now, then = session.step(), step.prediction
+        apart.append(max(abs(p - then["probs"][name]) for name, p in now.probs.items()))
+        if then["frame_seq"] is None or then["age_s"]["audio"] != 0:
+            hurt.append(k)
+    last = max(k for k in hurt if k <= back)
+    assert max(k for k in hurt) <= back, "the machine was too busy: there is another hole"
+    assert max(apart[50:back]) > 1e-4
+    assert max(apart[last + memory + 1 :]) <= 1e-5
 
 
 # -- privacy -----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import pytest
 from clips import make_clip, noise
 
 from clcr_edge import bundle as bundles
+from clcr_edge import toml_io
 from clcr_edge.cli import main
 from clcr_edge.commands.replay import about
 from clcr_edge.errors import RecordingError, UsageError
@@ -31,7 +32,7 @@ from clcr_edge.packets import AudioChunk, Prediction, VideoFrame, Word
 from clcr_edge.runtime import recorder as recorder_module
 from clcr_edge.runtime.feed import Batch, Listener
 from clcr_edge.runtime.health import SourceHealth
-from clcr_edge.runtime.ladder import Ladder, Rung
+from clcr_edge.runtime.ladder import Ladder, Rung, open_ladder, to_table
 from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.runtime.pipeline import Pipeline
 from clcr_edge.runtime.recorded_pictures import luma_of
@@ -190,6 +191,51 @@ def test_a_run_that_shed_is_replayed_rung_by_rung_with_the_ticks_it_passed_over(
     assert all(t.identical for t in ticks)
     assert [t.prediction.rung for t in ticks] == [p.rung for p in predictions]
     assert [[*t.words] for t in ticks] == [words for _, words in said], "words of ticks passed over belong to the next"
+
+
+def test_another_ladder_on_the_same_graph_is_a_comparison(
+    bundle: bundles.Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph is the same after an export without a ladder, or on a busier day; what rung 1 leaves out is not."""
+
+    def with_ladder(name: str, *rungs: Rung) -> bundles.Bundle:
+        path = Path(shutil.copytree(bundle.path, tmp_path / name))
+        manifest = path / bundles.MANIFEST
+        table = {k: v for k, v in toml_io.loads(manifest.read_text()).items() if k != "ladder"}
+        manifest.write_text(toml_io.dumps({**table, "ladder": to_table(rungs)} if rungs else table))
+        return bundles.read(path)
+
+    def halves(saving: float) -> tuple[Rung, Rung]:
+        return Rung("half-rate", tick_every=2, saving=saving), Rung("quarter-rate", tick_every=4, saving=1.5 * saving)
+
+    own, measured_anew = with_ladder("own", *halves(0.5)), with_ladder("anew", *halves(0.4))
+    other = with_ladder("other", Rung("audio-off", audio=False), Rung("half-rate", audio=False, tick_every=2))
+    none = with_ladder("none")
+    opened = OnnxEngine.from_bundle(own)
+    ladder = open_ladder(own, opened)
+    assert ladder is not None
+    recorder = Recorder(tmp_path / "r", about(own, opened), print)
+    shedding, listener = UpAndDown(ladder.costs, 0.04), recorder.listening(Listener())
+    pipeline = Pipeline(Session(opened, ladder), OddFeed(90), OddSpeech(), listener, shedding=shedding)
+    assert {p.rung for p in pipeline} == {0, 1, 2}
+    recorder.close()
+    skipped = pipeline.summary.ticks_skipped
+    for same in (own, measured_anew):
+        code, out, err = call(capfd, monkeypatch, "replay", recorder.folder, "--bundle", same.path)
+        assert (code, err) == (0, [])
+        assert f"{90 - skipped} ticks and {skipped} passed over, 3.6 s" in out[0]
+        assert f"identical, to the last bit  {90 - skipped} of {90 - skipped}" in out
+    for differs in (other, none):
+        code, out, _ = call(capfd, monkeypatch, "replay", recorder.folder, "--bundle", differs.path)
+        assert code == 0
+        assert "this bundle has another ladder" in out[-1]
+        assert "identical, to the last bit  " in out[4]
+        assert "should not be" not in "".join(out)
+        code, out, _ = call(capfd, monkeypatch, "replay", recorder.folder, "--bundle", differs.path, "--json")
+        assert (code, json.loads(out[-1])["summary"]["same_bundle"]) == (0, False)
+    _manifest("ladder_sha256 = ", "of_another_version = ")(recorder.folder)  # as recordings were before
+    for path, code in ((own.path, 0), (none.path, 0)):
+        assert call(capfd, monkeypatch, "replay", recorder.folder, "--bundle", path)[0] == code
 
 
 def test_frames_lost_in_ticks_passed_over_are_counted(

@@ -147,6 +147,22 @@ def test_a_picture_that_stands_still_is_told(camera: CameraServer, monkeypatch: 
 # -- sound of a network stream -----------------------------------------------------------------------------------------
 
 
+def test_the_sound_of_a_stream_that_nobody_takes_is_bounded_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in packets: 500 of those of an AAC stream at 8 kHz are more than a minute."""
+    monkeypatch.setattr("clcr_edge.runtime.network_audio._MOST_WAITING_S", 0.5)
+    from clcr_edge.runtime.network_audio import NetworkAudio
+
+    radio = RadioServer(noise(2.0))
+    source = NetworkAudio(radio.url)
+    before = source.drops  # what FFmpeg had stored while it looked at the stream
+    assert wait_for(lambda: source.drops >= before + 5)
+    chunks = source.take()
+    source.close()
+    radio.close()
+    assert 0.3 < sum(len(c.samples) for c in chunks) / 16_000 <= 0.5
+    assert time.monotonic() - chunks[-1].end_s < 0.5  # the newest are kept
+
+
 def test_the_audio_of_a_stream_comes_back() -> None:
     from clcr_edge.runtime.network_audio import NetworkAudio
 
@@ -177,7 +193,7 @@ given_up_s = float(sys.argv[2])
 module._GIVEN_UP_S = given_up_s
 wake, notices, log = threading.Event(), [], []
 takes = module.takes_rate
-microphone = module.Microphone(wake=wake, notice=notices.append)
+microphone = module.Microphone(sys.argv[3] or None, wake=wake, notice=notices.append)
 def read():
     for line in sys.stdin:
         word = line.strip()
@@ -196,7 +212,7 @@ while not ended.is_set():
     h = microphone.health
     row = {"t": time.monotonic(), "state": h.state.value, "gaps": h.gaps, "reconnects": h.reconnects, "drops": h.drops,
            "reason": h.reason, "rate": microphone._native_hz, "samples": sum(len(c.samples) for c in chunks),
-           "late": time.monotonic() - chunks[-1].end_s if chunks else None, "notices": list(notices)}
+           "late": time.monotonic() - chunks[-1].end_s if chunks else None, "notices": list(notices), "name": microphone.name}
     print(json.dumps(row), flush=True)
 begun = time.monotonic()
 microphone.close()
@@ -210,10 +226,10 @@ os._exit(0)
 class Mic:
     """A microphone in another process, row by row of its health."""
 
-    def __init__(self, server: SoundServer, given_up_s: float = 10.0) -> None:
+    def __init__(self, server: SoundServer, given_up_s: float = 10.0, name: str = "", alsa: Path | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", MICROPHONE, str(Path(__file__).parent), str(given_up_s)],
-            env=server.env,
+            [sys.executable, "-c", MICROPHONE, str(Path(__file__).parent), str(given_up_s), name],
+            env=server.env if alsa is None else {**server.env, "ALSA_CONFIG_PATH": str(alsa)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -316,6 +332,25 @@ def test_a_server_that_was_killed_comes_back_with_another_sample_rate(sound: Sou
     mic.end()
     sound.kill()
     sound.start()
+
+
+def test_a_microphone_that_comes_back_as_another_device_is_found(sound: SoundServer, tmp_path: Path) -> None:
+    """As one on USB does: plugged in again, its card may have another number, and what it was called before does not open."""
+    config = tmp_path / "asound.conf"
+
+    def plugged(*names: str) -> None:
+        devices = [f"pcm.{name} {{ type pulse\n hint {{ show on\n description {name} }} }}\n" for name in names]
+        config.write_text("".join(devices) + "pcm.!default { type pulse }\nctl.!default { type pulse }\n")
+
+    plugged("usb_card1")
+    mic = Mic(sound, name="usb", alsa=config)
+    assert mic.until(live)["name"] == "usb_card1"
+    sound.kill()
+    plugged("headset", "usb_card2")
+    mic.until(lambda r: "usb_card1" in r["reason"])  # what it was called does not open
+    sound.start()
+    assert mic.until(lambda r: live(r) and r["reconnects"] == 1, 20)["name"] == "usb_card2"
+    mic.end()
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

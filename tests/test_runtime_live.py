@@ -27,7 +27,9 @@ from live_rig import (
 
 from clcr_edge.errors import SourceError
 from clcr_edge.packets import AudioChunk, FloatArray, VideoFrame
-from clcr_edge.runtime.video_devices import list_video_devices
+from clcr_edge.runtime.opening import open_camera
+from clcr_edge.runtime.sources import Source
+from clcr_edge.runtime.video_devices import VideoDevice, list_video_devices
 
 pytestmark = pytest.mark.live
 
@@ -209,6 +211,39 @@ def test_an_address_that_serves_nothing_is_an_error_in_time(monkeypatch: pytest.
         with pytest.raises(SourceError, match="cannot be opened"):
             Camera(f"http://127.0.0.1:{silent.getsockname()[1]}/")
         assert time.monotonic() - begun < 10
+
+
+def test_a_camera_named_is_found_again_under_another_index(camera: CameraServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one on USB comes back: /dev/video0 is still taken, and it is /dev/video2 now."""
+    import cv2
+
+    there = [VideoDevice(0, "/dev/video0", "HD Webcam")]
+    opened: list[int] = []
+    real = cv2.VideoCapture
+
+    def driver(index: int) -> Any:
+        opened.append(index)
+        return real(camera.url if index == there[0].index else "/nowhere", cv2.CAP_FFMPEG)
+
+    monkeypatch.setattr(cv2, "VideoCapture", driver)
+    monkeypatch.setattr("clcr_edge.runtime.video_devices.list_video_devices", lambda: there)
+    notices: list[str] = []
+    source = open_camera(Source("device", "webcam"), wake=threading.Event(), notice=notices.append)
+    until = time.monotonic() + 20
+    there[0] = VideoDevice(2, "/dev/video2", "HD Webcam")
+    camera.stop()
+    while time.monotonic() < until and not notices:
+        time.sleep(0.02)
+    camera.start()
+    while time.monotonic() < until and len(notices) < 2:
+        time.sleep(0.02)
+    source.close()
+    assert notices == [
+        "camera webcam is gone; predictions go on without it while it is looked for",
+        "camera webcam is back",
+    ]
+    assert opened[0] == 0
+    assert opened[-1] == 2
 
 
 def test_only_capturing_nodes_are_cameras(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from clcr_edge import bundle
 from clcr_edge.errors import SinkError, UsageError
 from clcr_edge.packets import Word
 from clcr_edge.runtime.health import SourceHealth
+from clcr_edge.runtime.ladder import Ladder, Rung
 from clcr_edge.runtime.metrics import Metrics
 from clcr_edge.runtime.metrics_server import MetricsServer, is_loopback, parse_address
 from clcr_edge.runtime.onnx_engine import OnnxEngine
@@ -190,6 +191,21 @@ def test_the_counters_agree_with_the_run_and_hold_no_word(engine: OnnxEngine, tm
     assert of(samples, "clcr_edge_source_state", source="speech", state="lost") == 1
     assert of(samples, "process_resident_memory_bytes") > 20e6
     assert "sesame" not in text
+
+
+def test_the_rung_and_the_ticks_passed_over_are_told(engine: OnnxEngine, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", video_s=0.4, audio=noise(0.4))
+    session = Session(engine, Ladder(engine, (Rung("half-rate", tick_every=2, saving=0.5),), {}))
+    pipeline = replay(session, camera=clip, mic=clip, fast=True)
+    with serving(pipeline) as (metrics, url):
+        assert of(parsed(get(f"{url}/metrics")[1]), "clcr_edge_rung") == 0
+        session.rung = 1
+        for prediction in pipeline:
+            metrics.saw(prediction)
+            assert prediction.rung == 1
+        samples = parsed(get(f"{url}/metrics")[1])
+    assert of(samples, "clcr_edge_rung") == 1
+    assert of(samples, "clcr_edge_ticks_skipped_total") == pipeline.summary.ticks_skipped >= 5
 
 
 def test_ages_are_counted_from_capture_to_now(engine: OnnxEngine, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def replay(
                 "frames_lost": tick.lost,
             }
             typer.echo(json.dumps(line, separators=(",", ":")))
-    same = _is_same(opened, now)
+    same = _is_same(opened, now, difference)
     if as_json:
         ended = {"closed": opened.end.closed, "ended": opened.end.why, "same_bundle": same}
         engines = {"recorded": then, "replayed": now.engine}
@@ -74,6 +74,7 @@ def about(bundle: Bundle, engine: Engine) -> About:
     """What a recording keeps of the bundle and the engine, and a replay compares with."""
     import clcr_edge
     from clcr_edge.bundle import MANIFEST
+    from clcr_edge.runtime.ladder import ladder_sha256
     from clcr_edge.runtime.machine import cpu_name
     from clcr_edge.runtime.onnx_engine import OnnxEngine
     from clcr_edge.runtime.recorder import About
@@ -86,6 +87,7 @@ def about(bundle: Bundle, engine: Engine) -> About:
             "path": str(bundle.path.resolve()),
             "sha256": hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest(),
             "graph_sha256": _graph_sha256(bundle, engine.precision) or "",
+            "ladder_sha256": ladder_sha256(bundle),
         },
         engine={
             "name": (EngineName.onnxruntime if onnx else EngineName.tensorrt).value,
@@ -121,19 +123,29 @@ def _bundle(recording: Recording, other: Path | None) -> Bundle:
     return found
 
 
-def _is_same(recording: Recording, now: About) -> bool:
-    """The same graph in the same engine: predictions have to be equal."""
+def _is_same(recording: Recording, now: About, found: Difference) -> bool:
+    """The same graph in the same engine, on the same rungs if any was left: predictions have to be equal."""
     then = recording.manifest
     graph = then["bundle"]["graph_sha256"] == now.bundle["graph_sha256"]
-    return bool(graph and then["engine"]["name"] == now.engine["name"])
+    engine = then["engine"]["name"] == now.engine["name"]
+    return bool(graph and engine and not (found.shed and _other_ladder(recording, now)))
+
+
+def _other_ladder(recording: Recording, now: About) -> bool:
+    """Whether a rung of the recording's number is something else here. The export measures the ladder anew each time."""
+    then = recording.manifest["bundle"]
+    if "ladder_sha256" not in then:  # recorded before that was kept: only the very same bundle is sure to have the same one
+        return bool(then["sha256"] != now.bundle["sha256"])
+    return bool(then["ladder_sha256"] != now.bundle["ladder_sha256"])
 
 
 def page(recording: Recording, now: About, found: Difference) -> list[str]:
     """The comparison for a person."""
     then = recording.manifest
-    seconds = found.ticks / recording.rate_hz
+    seconds = (found.ticks + found.passed_over) / recording.rate_hz
+    ticks = f"{found.ticks} ticks" + (f" and {found.passed_over} passed over" if found.passed_over else "")
     lines = [
-        f"{recording.folder}: {found.ticks} ticks, {seconds:.1f} s, recorded {then.get('created', '')}; {recording.end.why}",
+        f"{recording.folder}: {ticks}, {seconds:.1f} s, recorded {then.get('created', '')}; {recording.end.why}",
         f"  recorded  {then['bundle']['name']}  {then['engine']['precision']}  {then['engine']['machine']}",
         f"  replayed  {now.bundle['name']}  {now.engine['precision']}  {now.engine['machine']}",
         "",
@@ -151,7 +163,9 @@ def page(recording: Recording, now: About, found: Difference) -> list[str]:
             lines.append(f"  ... and {found.runs_total - len(found.runs)} more")
     if found.frames_lost:
         lines += ["", f"incomplete: {found.frames_lost} frames are missing, the disk was too slow; so predictions may differ"]
-    if _is_same(recording, now) and found.identical < found.ticks and not found.frames_lost:
+    if found.shed and _other_ladder(recording, now):
+        lines += ["", f"{found.shed} ticks were on a rung of the ladder, and this bundle has another ladder: they may differ"]
+    if _is_same(recording, now, found) and found.identical < found.ticks and not found.frames_lost:
         lines += ["", _why(then["engine"]["machine"], now.engine["machine"])]
     return lines
 
