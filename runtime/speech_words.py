@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from clcr_edge.packets import Word
@@ -11,6 +10,8 @@ UNKNOWN = frozenset({"[unk]", "<unk>", "[noise]", "<eps>"})
 # Vosk's partial results know where a word began at once (7 ms, median), but let its end grow in steps for half a second after
 # it. Once the end lies this far back, 97 % of ends are right to within 60 ms (benchmarks/word_latency.py).
 SETTLED_S = 0.6
+# Two results tell one word's time a little differently; the same text further off than this is another word.
+_SAME_S = 0.3
 
 
 class _Token(NamedTuple):
@@ -33,7 +34,7 @@ class WordGate:
     def reset(self) -> None:
         """A new utterance begins."""
         self._seen: list[_Token] = []
-        self._passed: list[str] = []
+        self._passed: list[Word] = []
 
     def partial(self, hypothesis: list[Word], now_s: float) -> list[Word]:
         """A hypothesis with its times, `[unk]` and all, as of `now_s` of the audio; gives the words that are now sure."""
@@ -50,7 +51,7 @@ class WordGate:
                 break
             sure.append(word)
         out = self._not_passed(sure)
-        self._passed += [w.text for w in out]
+        self._passed += out
         return out
 
     def final(self, words: list[Word]) -> list[Word]:
@@ -60,9 +61,22 @@ class WordGate:
         return out
 
     def _not_passed(self, words: list[Word]) -> list[Word]:
-        matcher = SequenceMatcher(None, self._passed, [w.text for w in words], autojunk=False)
-        out: list[Word] = []
-        for tag, _a, _b, first, last in matcher.get_opcodes():
-            if tag in ("insert", "replace"):
-                out += words[first:last]
-        return out
+        """By text and time, not by place: a word may come to stand before one that has been passed on already."""
+        near = sorted(
+            (abs(old.start_s - new.start_s), k, n)
+            for k, old in enumerate(self._passed)
+            for n, new in enumerate(words)
+            if old.text == new.text and _gap_s(old, new) <= _SAME_S
+        )
+        told: set[int] = set()
+        spent: set[int] = set()
+        for _, k, n in near:  # the closest first, so that of a word said twice each is taken for itself
+            if k not in spent and n not in told:
+                spent.add(k)
+                told.add(n)
+        return [word for n, word in enumerate(words) if n not in told]
+
+
+def _gap_s(a: Word, b: Word) -> float:
+    """What lies between two words; negative as far as they overlap."""
+    return max(a.start_s, b.start_s) - min(a.end_s, b.end_s)

@@ -66,3 +66,22 @@ def test_unknown_words_never_pass_and_do_not_disturb() -> None:
     gate.partial(said("[unk]", "three"), 3.0)
     assert texts(gate.partial(said("[unk]", "[unk]", "three"), 3.1)) == ["three"]
     assert gate.final(said("[unk]", "three", "<unk>")) == []
+
+
+def test_a_word_that_comes_to_stand_before_one_already_passed_on_is_passed_once() -> None:
+    """`[unk] one` that becomes `nine one`: nine came at every update, and again with the final result."""
+    unknown, nine, one = said("[unk]", "nine", "one")
+    nine = Word("nine", unknown.start_s, unknown.end_s, 0.9)
+    gate = WordGate(stable=2)
+    out = [w for k in range(3) for w in gate.partial([unknown, one], 3.0 + 0.1 * k)]
+    out += [w for k in range(5) for w in gate.partial([nine, one], 3.5 + 0.1 * k)]
+    assert texts(out + gate.final([nine, one])) == ["one", "nine"]
+
+
+def test_the_same_word_elsewhere_is_another_word() -> None:
+    gate = WordGate(stable=1)
+    early, late = Word("one", 0.5, 0.9, 0.9), Word("one", 1.5, 1.9, 0.9)
+    assert gate.partial([late], 3.0) == [late]
+    # Found before it after all: each is taken for itself, and stamped with its own time.
+    moved = Word("one", 1.53, 1.95, 0.9)
+    assert gate.final([early, moved]) == [early]
