@@ -54,6 +54,7 @@ class Recogniser:
     def __init__(self, model_dir: Path | str, *, stable: int = 3, check: bool = True) -> None:
         vosk = _vosk()
         vosk.SetLogLevel(-1)
+        self._model_dir = model_dir
         check_speech_model(Path(model_dir), trial=check)
         try:
             self._model = vosk.Model(str(model_dir))
@@ -80,6 +81,7 @@ class Recogniser:
         """Another recogniser on the same loaded model, at the beginning of a stream."""
         other = object.__new__(Recogniser)
         other._vosk, other._model, other._stable = self._vosk, self._model, self._stable
+        other._model_dir = self._model_dir
         other._gate = WordGate(self._stable)
         other.reset()
         return other
@@ -143,9 +145,14 @@ class Recogniser:
     def _words(self, result: str, kind: str) -> list[Word]:
         origin_s = self._origin_s
         assert origin_s is not None
+        told = json.loads(result).get(kind, ())
+        if any(not w["word"].strip() for w in told):  # Vosk does not look, and says nothing in their place
+            raise SpeechModelError(
+                f"{self._model_dir}: its graph has words that its words.txt does not name; copy or download it again"
+            )
         return [
             Word(w["word"], origin_s + w["start"], origin_s + w["end"], min(max(float(w.get("conf", 1.0)), 0.0), 1.0))
-            for w in json.loads(result).get(kind, ())
+            for w in told
         ]
 
 

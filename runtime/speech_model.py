@@ -47,7 +47,8 @@ def check_speech_model(model_dir: Path, *, trial: bool = True) -> None:
         raise SpeechModelError(f"{model_dir}: not a Vosk model: {hint}")
     if not any(all((model_dir / n).is_file() for n in names) for names in _GRAPHS):
         raise SpeechModelError(f"{model_dir}: incomplete: no decoding graph (graph/HCLG.fst, or HCLr.fst with Gr.fst)")
-    for path in (p for p in model_dir.rglob("*") if p.is_file() and p.suffix in (".mdl", ".fst", ".conf")):
+    read = (p for p in model_dir.rglob("*") if p.is_file() and (p.suffix in (".mdl", ".fst", ".conf") or p.name == "words.txt"))
+    for path in read:
         if path.stat().st_size == 0:
             raise SpeechModelError(f"{path}: empty; copy the model again")
     if trial:

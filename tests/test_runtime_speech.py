@@ -17,6 +17,7 @@ from clcr_edge.packets import AudioChunk, FloatArray, Word
 from clcr_edge.runtime.assets import default_speech_model
 from clcr_edge.runtime.media_file import MediaFile
 from clcr_edge.runtime.speech import LockstepSpeech, Recogniser
+from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
 
@@ -163,6 +164,10 @@ def _empty_graph(model: Path) -> None:
         path.write_bytes(b"")
 
 
+def _empty_names(model: Path) -> None:
+    (model / "graph/words.txt").write_text("")
+
+
 @pytest.mark.live
 @pytest.mark.parametrize(
     ("damage", "said"),
@@ -170,6 +175,7 @@ def _empty_graph(model: Path) -> None:
         (_drop("am/final.mdl"), "not a Vosk model"),
         (_drop("graph/Gr.fst"), "no decoding graph"),
         (_empty_graph, "empty"),
+        (_empty_names, r"words\.txt: empty"),  # Vosk loads it
         (_without_silence, "Vosk cannot load it"),  # Vosk aborts the process
         (_cut_network, "Vosk cannot load it"),
     ],
@@ -184,6 +190,21 @@ def test_a_broken_model_is_an_error_and_not_the_end(
         Recogniser(copy)
     assert str(copy) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.live
+def test_a_graph_with_words_that_have_no_name_is_an_error_once_one_is_said(
+    model: Path, speech: FloatArray, tmp_path: Path
+) -> None:
+    """Vosk tells them as words without text, which no stream takes."""
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    (copy / "graph/words.txt").write_text("<eps> 0\n")
+    for listening in (Recogniser(copy, check=False), SpeechProcess(copy)):
+        with pytest.raises(SpeechModelError, match=r"words\.txt does not name") as caught:
+            listening.push(AudioChunk(speech, 16_000, 0.0))
+        listening.close()
+        assert str(copy) in str(caught.value)
 
 
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
