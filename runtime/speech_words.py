@@ -14,17 +14,27 @@ SETTLED_S = 0.6
 _SAME_S = 0.3
 
 
+# Half of Vosk's frame: more than its averaged times tremble, less than a word grows by.
+_STILL_S = 0.015
+
+
 class _Token(NamedTuple):
-    text: str
-    updates: int  # for how many in a row it has stood at this place
+    word: Word
+    last: bool  # nothing follows it yet, not even `[unk]`
+    updates: int  # for how many in a row it has stood at this place, no longer and no shorter
+
+    def stands(self, word: Word, last: bool) -> bool:
+        """A word that still grows is often the beginning of another one: most of it becomes `[unk]`."""
+        grown_s = (word.end_s - word.start_s) - (self.word.end_s - self.word.start_s)
+        return self.last == last and abs(grown_s) <= _STILL_S
 
 
 class WordGate:
     """Follows one recogniser's utterances.
 
-    stable: for how many updates in a row a word, and all before it, must stand before it is passed on ahead of the final
-    result. A word that the final result corrects is passed on as well; what was passed on is not taken back, as the past is
-    never rewritten.
+    stable: for how many updates in a row a word, and all before it, must stand, and grow no more, before it is passed on ahead
+    of the final result. A word that the final result corrects is passed on as well; what was passed on is not taken back, as
+    the past is never rewritten.
     """
 
     def __init__(self, stable: int, settled_s: float = SETTLED_S) -> None:
@@ -39,15 +49,16 @@ class WordGate:
     def partial(self, hypothesis: list[Word], now_s: float) -> list[Word]:
         """A hypothesis with its times, `[unk]` and all, as of `now_s` of the audio; gives the words that are now sure."""
         known = [w for w in hypothesis if w.text not in UNKNOWN]
-        same = 0
-        while same < min(len(known), len(self._seen)) and known[same].text == self._seen[same].text:
-            same += 1
-        self._seen = [t._replace(updates=t.updates + 1) for t in self._seen[:same]]
-        self._seen += [_Token(w.text, 1) for w in known[same:]]
+        seen, self._seen = self._seen, []
+        same = True
+        for k, word in enumerate(known):
+            same = same and k < len(seen) and seen[k].word.text == word.text
+            last = word is hypothesis[-1]
+            self._seen.append(_Token(word, last, seen[k].updates + 1 if same and seen[k].stands(word, last) else 1))
         sure = []
-        for word, token in zip(known, self._seen, strict=True):
-            over = word is not hypothesis[-1] or now_s - word.end_s >= self._settled_s
-            if token.updates < self._stable or not over:
+        for word, last, updates in self._seen:
+            over = not last or now_s - word.end_s >= self._settled_s
+            if updates < self._stable or not over:
                 break
             sure.append(word)
         out = self._not_passed(sure)

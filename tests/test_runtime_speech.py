@@ -145,6 +145,18 @@ def test_in_a_thread_push_never_waits(model: Path, speech: FloatArray) -> None:
     assert worst_s < 0.05
 
 
+@pytest.mark.live
+def test_a_model_in_the_old_layout_is_taken(model: Path, speech: FloatArray, tmp_path: Path) -> None:
+    """All files in one folder, as Vosk's first models had them; its options are then Vosk's own."""
+    for path in (p for p in model.rglob("*") if p.is_file() and p.name not in ("model.conf", "MODEL_CARD.md")):
+        shutil.copy(path, tmp_path / path.name)
+    words = heard(Recogniser(tmp_path), cut(speech, 640))
+    assert [w.text for w in words] == ["seven", "three", "nine", "zero"]
+    (tmp_path / "Gr.fst").unlink()
+    with pytest.raises(SpeechModelError, match="no decoding graph"):
+        Recogniser(tmp_path)
+
+
 def _drop(name: str) -> Callable[[Path], None]:
     return lambda model: (model / name).unlink()
 

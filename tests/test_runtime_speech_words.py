@@ -37,6 +37,24 @@ def test_a_changing_word_waits() -> None:
     assert texts(gate.partial(said("two"), 2.5)) == ["two"]
 
 
+def test_a_word_that_grows_or_is_just_being_followed_waits() -> None:
+    """As of JFK's "fellow Americans": one@5.37-5.64, in the next update one@5.37-5.53 [unk], in the one after [unk] alone."""
+    gate = WordGate(stable=3)
+    for now_s, end_s in ((5.92, 5.46), (6.0, 5.52), (6.08, 5.58), (6.24, 5.64)):
+        assert gate.partial([Word("one", 5.37, end_s, 0.99)], now_s) == []
+    tail = Word("[unk]", 5.53, 5.70, 1.0)
+    assert gate.partial([Word("one", 5.37, 5.53, 0.99), tail], 6.32) == []
+    assert gate.partial([Word("[unk]", 5.42, 5.79, 1.0)], 6.4) == []
+    assert gate.final([Word("[unk]", 5.42, 7.9, 1.0)]) == []
+
+
+def test_times_that_only_tremble_count_as_standing_still() -> None:
+    gate = WordGate(stable=3)
+    assert gate.partial([Word("one", 5.370, 5.640, 0.9)], 6.3) == []
+    assert gate.partial([Word("one", 5.368, 5.646, 0.9)], 6.4) == []
+    assert texts(gate.partial([Word("one", 5.371, 5.641, 0.9)], 6.5)) == ["one"]
+
+
 def test_a_change_further_left_starts_the_count_again() -> None:
     gate = WordGate(stable=2)
     gate.partial(said("a", "nine"), 3.1)
