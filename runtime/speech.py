@@ -17,7 +17,7 @@ from clcr_edge.runtime.assets import default_speech_model
 from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.machine import ProcessUse
 from clcr_edge.runtime.source_state import SourceState
-from clcr_edge.runtime.speech_model import check_speech_model
+from clcr_edge.runtime.speech_model import check_speech_model, knows_word_boundaries
 from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.speech_words import WordGate
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
@@ -215,9 +215,13 @@ def open_speech(
             "no speech model ships with this installation; name a Vosk model (--stt-model DIR), or give --no-stt"
         )
     # The shipped model is known to be sound; another may abort its process, so it is tried in one of its own first.
+    lockstep = None
     if not live:
-        return LockstepSpeech(Recogniser(path, check=model_dir is not None))
-    if importlib.util.find_spec("vosk") is None:
+        lockstep = LockstepSpeech(Recogniser(path, check=model_dir is not None))
+    elif importlib.util.find_spec("vosk") is None:
         raise _no_vosk()
-    check_speech_model(path, trial=model_dir is not None)
-    return ThreadedSpeech(SpeechProcess(path), notice=notice)
+    else:
+        check_speech_model(path, trial=model_dir is not None)
+    if notice is not None and not knows_word_boundaries(path):
+        notice(f"{path}: has no word_boundary.int, so that the times of its words are wrong by tenths of a second")
+    return lockstep or ThreadedSpeech(SpeechProcess(path), notice=notice)

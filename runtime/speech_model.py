@@ -15,6 +15,7 @@ _LAYOUTS = (
     ("final.mdl", "mfcc.conf"),
 )
 _GRAPHS = (("graph/HCLG.fst",), ("graph/HCLr.fst", "graph/Gr.fst"), ("HCLG.fst",), ("HCLr.fst", "Gr.fst"))
+_BOUNDARIES = ("graph/phones/word_boundary.int", "word_boundary.int")
 _TRY_S = 120.0
 
 # Runs in a process of its own, because a bad model ends it by abort() and nothing in Python can catch that.
@@ -53,6 +54,11 @@ def check_speech_model(model_dir: Path, *, trial: bool = True) -> None:
             raise SpeechModelError(f"{path}: empty; copy the model again")
     if trial:
         _try(model_dir)
+
+
+def knows_word_boundaries(model_dir: Path) -> bool:
+    """Whether a model has what its words' times are read off. Without, Vosk hears as well, and errs by tenths of a second."""
+    return any((model_dir / name).is_file() for name in _BOUNDARIES)
 
 
 def _try(model_dir: Path) -> None:

@@ -16,7 +16,7 @@ from clcr_edge.errors import SpeechModelError
 from clcr_edge.packets import AudioChunk, FloatArray, Word
 from clcr_edge.runtime.assets import default_speech_model
 from clcr_edge.runtime.media_file import MediaFile
-from clcr_edge.runtime.speech import LockstepSpeech, Recogniser
+from clcr_edge.runtime.speech import LockstepSpeech, Recogniser, open_speech
 from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
@@ -155,6 +155,19 @@ def test_a_model_in_the_old_layout_is_taken(model: Path, speech: FloatArray, tmp
     (tmp_path / "Gr.fst").unlink()
     with pytest.raises(SpeechModelError, match="no decoding graph"):
         Recogniser(tmp_path)
+
+
+@pytest.mark.live
+def test_a_model_whose_word_times_are_wrong_is_taken_and_told(model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    told: list[str] = []
+    open_speech(copy, live=False, notice=told.append).close()
+    assert told == []
+    (copy / "graph/phones/word_boundary.int").unlink()
+    open_speech(copy, live=False, notice=told.append).close()
+    open_speech(copy, live=True, notice=told.append).close()
+    assert told == 2 * [f"{copy}: has no word_boundary.int, so that the times of its words are wrong by tenths of a second"]
 
 
 def _drop(name: str) -> Callable[[Path], None]:
