@@ -17,7 +17,7 @@ from clcr_edge.runtime.assets import default_speech_model
 from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.machine import ProcessUse
 from clcr_edge.runtime.source_state import SourceState
-from clcr_edge.runtime.speech_model import check_speech_model
+from clcr_edge.runtime.speech_model import check_speech_model, knows_word_boundaries
 from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.speech_words import WordGate
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
@@ -54,6 +54,7 @@ class Recogniser:
     def __init__(self, model_dir: Path | str, *, stable: int = 3, check: bool = True) -> None:
         vosk = _vosk()
         vosk.SetLogLevel(-1)
+        self._model_dir = model_dir
         check_speech_model(Path(model_dir), trial=check)
         try:
             self._model = vosk.Model(str(model_dir))
@@ -80,6 +81,7 @@ class Recogniser:
         """Another recogniser on the same loaded model, at the beginning of a stream."""
         other = object.__new__(Recogniser)
         other._vosk, other._model, other._stable = self._vosk, self._model, self._stable
+        other._model_dir = self._model_dir
         other._gate = WordGate(self._stable)
         other.reset()
         return other
@@ -143,9 +145,14 @@ class Recogniser:
     def _words(self, result: str, kind: str) -> list[Word]:
         origin_s = self._origin_s
         assert origin_s is not None
+        told = json.loads(result).get(kind, ())
+        if any(not w["word"].strip() for w in told):  # Vosk does not look, and says nothing in their place
+            raise SpeechModelError(
+                f"{self._model_dir}: its graph has words that its words.txt does not name; copy or download it again"
+            )
         return [
             Word(w["word"], origin_s + w["start"], origin_s + w["end"], min(max(float(w.get("conf", 1.0)), 0.0), 1.0))
-            for w in json.loads(result).get(kind, ())
+            for w in told
         ]
 
 
@@ -208,9 +215,13 @@ def open_speech(
             "no speech model ships with this installation; name a Vosk model (--stt-model DIR), or give --no-stt"
         )
     # The shipped model is known to be sound; another may abort its process, so it is tried in one of its own first.
+    lockstep = None
     if not live:
-        return LockstepSpeech(Recogniser(path, check=model_dir is not None))
-    if importlib.util.find_spec("vosk") is None:
+        lockstep = LockstepSpeech(Recogniser(path, check=model_dir is not None))
+    elif importlib.util.find_spec("vosk") is None:
         raise _no_vosk()
-    check_speech_model(path, trial=model_dir is not None)
-    return ThreadedSpeech(SpeechProcess(path), notice=notice)
+    else:
+        check_speech_model(path, trial=model_dir is not None)
+    if notice is not None and not knows_word_boundaries(path):
+        notice(f"{path}: has no word_boundary.int, so that the times of its words are wrong by tenths of a second")
+    return lockstep or ThreadedSpeech(SpeechProcess(path), notice=notice)

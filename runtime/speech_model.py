@@ -15,6 +15,7 @@ _LAYOUTS = (
     ("final.mdl", "mfcc.conf"),
 )
 _GRAPHS = (("graph/HCLG.fst",), ("graph/HCLr.fst", "graph/Gr.fst"), ("HCLG.fst",), ("HCLr.fst", "Gr.fst"))
+_BOUNDARIES = ("graph/phones/word_boundary.int", "word_boundary.int")
 _TRY_S = 120.0
 
 # Runs in a process of its own, because a bad model ends it by abort() and nothing in Python can catch that.
@@ -47,11 +48,17 @@ def check_speech_model(model_dir: Path, *, trial: bool = True) -> None:
         raise SpeechModelError(f"{model_dir}: not a Vosk model: {hint}")
     if not any(all((model_dir / n).is_file() for n in names) for names in _GRAPHS):
         raise SpeechModelError(f"{model_dir}: incomplete: no decoding graph (graph/HCLG.fst, or HCLr.fst with Gr.fst)")
-    for path in (p for p in model_dir.rglob("*") if p.is_file() and p.suffix in (".mdl", ".fst", ".conf")):
+    read = (p for p in model_dir.rglob("*") if p.is_file() and (p.suffix in (".mdl", ".fst", ".conf") or p.name == "words.txt"))
+    for path in read:
         if path.stat().st_size == 0:
             raise SpeechModelError(f"{path}: empty; copy the model again")
     if trial:
         _try(model_dir)
+
+
+def knows_word_boundaries(model_dir: Path) -> bool:
+    """Whether a model has what its words' times are read off. Without, Vosk hears as well, and errs by tenths of a second."""
+    return any((model_dir / name).is_file() for name in _BOUNDARIES)
 
 
 def _try(model_dir: Path) -> None:

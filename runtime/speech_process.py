@@ -132,7 +132,12 @@ def _listen(model_dir: Path, stable: int, stdin: BinaryIO, stdout: BinaryIO) -> 
     while len(head := stdin.read(_HEAD.size)) == _HEAD.size:
         t_s, rate_hz, count = _HEAD.unpack(head)
         chunk = AudioChunk(np.frombuffer(stdin.read(count * 4), "<f4"), rate_hz, t_s)
-        tell([(w.text, w.start_s, w.end_s, w.confidence) for w in recogniser.push(chunk)])
+        try:
+            words = recogniser.push(chunk)
+        except ClcrEdgeError as e:
+            tell(str(e))
+            return
+        tell([(w.text, w.start_s, w.end_s, w.confidence) for w in words])
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from clcr_edge.errors import SpeechModelError
 from clcr_edge.packets import AudioChunk, FloatArray, Word
 from clcr_edge.runtime.assets import default_speech_model
 from clcr_edge.runtime.media_file import MediaFile
-from clcr_edge.runtime.speech import LockstepSpeech, Recogniser
+from clcr_edge.runtime.speech import LockstepSpeech, Recogniser, open_speech
+from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
 
 
@@ -144,6 +145,31 @@ def test_in_a_thread_push_never_waits(model: Path, speech: FloatArray) -> None:
     assert worst_s < 0.05
 
 
+@pytest.mark.live
+def test_a_model_in_the_old_layout_is_taken(model: Path, speech: FloatArray, tmp_path: Path) -> None:
+    """All files in one folder, as Vosk's first models had them; its options are then Vosk's own."""
+    for path in (p for p in model.rglob("*") if p.is_file() and p.name not in ("model.conf", "MODEL_CARD.md")):
+        shutil.copy(path, tmp_path / path.name)
+    words = heard(Recogniser(tmp_path), cut(speech, 640))
+    assert [w.text for w in words] == ["seven", "three", "nine", "zero"]
+    (tmp_path / "Gr.fst").unlink()
+    with pytest.raises(SpeechModelError, match="no decoding graph"):
+        Recogniser(tmp_path)
+
+
+@pytest.mark.live
+def test_a_model_whose_word_times_are_wrong_is_taken_and_told(model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    told: list[str] = []
+    open_speech(copy, live=False, notice=told.append).close()
+    assert told == []
+    (copy / "graph/phones/word_boundary.int").unlink()
+    open_speech(copy, live=False, notice=told.append).close()
+    open_speech(copy, live=True, notice=told.append).close()
+    assert told == 2 * [f"{copy}: has no word_boundary.int, so that the times of its words are wrong by tenths of a second"]
+
+
 def _drop(name: str) -> Callable[[Path], None]:
     return lambda model: (model / name).unlink()
 
@@ -163,6 +189,10 @@ def _empty_graph(model: Path) -> None:
         path.write_bytes(b"")
 
 
+def _empty_names(model: Path) -> None:
+    (model / "graph/words.txt").write_text("")
+
+
 @pytest.mark.live
 @pytest.mark.parametrize(
     ("damage", "said"),
@@ -170,6 +200,7 @@ def _empty_graph(model: Path) -> None:
         (_drop("am/final.mdl"), "not a Vosk model"),
         (_drop("graph/Gr.fst"), "no decoding graph"),
         (_empty_graph, "empty"),
+        (_empty_names, r"words\.txt: empty"),  # Vosk loads it
         (_without_silence, "Vosk cannot load it"),  # Vosk aborts the process
         (_cut_network, "Vosk cannot load it"),
     ],
@@ -184,6 +215,21 @@ def test_a_broken_model_is_an_error_and_not_the_end(
         Recogniser(copy)
     assert str(copy) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.live
+def test_a_graph_with_words_that_have_no_name_is_an_error_once_one_is_said(
+    model: Path, speech: FloatArray, tmp_path: Path
+) -> None:
+    """Vosk tells them as words without text, which no stream takes."""
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    (copy / "graph/words.txt").write_text("<eps> 0\n")
+    for listening in (Recogniser(copy, check=False), SpeechProcess(copy)):
+        with pytest.raises(SpeechModelError, match=r"words\.txt does not name") as caught:
+            listening.push(AudioChunk(speech, 16_000, 0.0))
+        listening.close()
+        assert str(copy) in str(caught.value)
 
 
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:

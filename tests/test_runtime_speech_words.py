@@ -37,6 +37,24 @@ def test_a_changing_word_waits() -> None:
     assert texts(gate.partial(said("two"), 2.5)) == ["two"]
 
 
+def test_a_word_that_grows_or_is_just_being_followed_waits() -> None:
+    """As of JFK's "fellow Americans": one@5.37-5.64, in the next update one@5.37-5.53 [unk], in the one after [unk] alone."""
+    gate = WordGate(stable=3)
+    for now_s, end_s in ((5.92, 5.46), (6.0, 5.52), (6.08, 5.58), (6.24, 5.64)):
+        assert gate.partial([Word("one", 5.37, end_s, 0.99)], now_s) == []
+    tail = Word("[unk]", 5.53, 5.70, 1.0)
+    assert gate.partial([Word("one", 5.37, 5.53, 0.99), tail], 6.32) == []
+    assert gate.partial([Word("[unk]", 5.42, 5.79, 1.0)], 6.4) == []
+    assert gate.final([Word("[unk]", 5.42, 7.9, 1.0)]) == []
+
+
+def test_times_that_only_tremble_count_as_standing_still() -> None:
+    gate = WordGate(stable=3)
+    assert gate.partial([Word("one", 5.370, 5.640, 0.9)], 6.3) == []
+    assert gate.partial([Word("one", 5.368, 5.646, 0.9)], 6.4) == []
+    assert texts(gate.partial([Word("one", 5.371, 5.641, 0.9)], 6.5)) == ["one"]
+
+
 def test_a_change_further_left_starts_the_count_again() -> None:
     gate = WordGate(stable=2)
     gate.partial(said("a", "nine"), 3.1)
@@ -66,3 +84,22 @@ def test_unknown_words_never_pass_and_do_not_disturb() -> None:
     gate.partial(said("[unk]", "three"), 3.0)
     assert texts(gate.partial(said("[unk]", "[unk]", "three"), 3.1)) == ["three"]
     assert gate.final(said("[unk]", "three", "<unk>")) == []
+
+
+def test_a_word_that_comes_to_stand_before_one_already_passed_on_is_passed_once() -> None:
+    """`[unk] one` that becomes `nine one`: nine came at every update, and again with the final result."""
+    unknown, nine, one = said("[unk]", "nine", "one")
+    nine = Word("nine", unknown.start_s, unknown.end_s, 0.9)
+    gate = WordGate(stable=2)
+    out = [w for k in range(3) for w in gate.partial([unknown, one], 3.0 + 0.1 * k)]
+    out += [w for k in range(5) for w in gate.partial([nine, one], 3.5 + 0.1 * k)]
+    assert texts(out + gate.final([nine, one])) == ["one", "nine"]
+
+
+def test_the_same_word_elsewhere_is_another_word() -> None:
+    gate = WordGate(stable=1)
+    early, late = Word("one", 0.5, 0.9, 0.9), Word("one", 1.5, 1.9, 0.9)
+    assert gate.partial([late], 3.0) == [late]
+    # Found before it after all: each is taken for itself, and stamped with its own time.
+    moved = Word("one", 1.53, 1.95, 0.9)
+    assert gate.final([early, moved]) == [early]

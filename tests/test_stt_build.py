@@ -81,6 +81,43 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (["--root", "nowhere"], "nowhere/fsdd/recordings holds no", 1),
+        (["--root", "data", "--hold-out", "bob"], "no speaker 'bob' in data/fsdd: it has ann, tom", 2),
+        (["--out", "file"], "file: File exists; name another place", 1),
+        (["--work", "file/work"], "file/work: Not a directory; name another place", 1),
+        (["--epochs", "0"], "epochs 0: give a number above 0", 2),
+        (["--stage2-rate", "nan"], "stage2_rate nan: give a number above 0", 2),
+    ],
+)
+@needs_espeak
+def test_mistakes_are_told_before_anything_is_trained(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+    code: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("clcr_edge.stt.build.stage1", lambda *_: pytest.fail("trained for half an hour, and then the mistake"))
+    (tmp_path / "file").touch()
+    _people(tmp_path / "data")
+    assert main(["--out", "m", *arguments]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_without_torch_the_builder_says_so_in_one_line() -> None:
+    code = "import runpy, sys; sys.modules['torch'] = None; runpy.run_module('clcr_edge.stt.build', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: torch is not installed; the builder needs: pip install 'clcr-edge[train]'\n"
+
+
 @needs_espeak
 def test_work_of_another_recipe_is_refused(tmp_path: Path) -> None:
     from clcr_edge.errors import UsageError

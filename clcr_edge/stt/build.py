@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,7 +19,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+
+try:
+    import torch
+except ModuleNotFoundError:
+    if __name__ == "__main__":
+        raise SystemExit("error: torch is not installed; the builder needs: pip install 'clcr-edge[train]'") from None
+    raise
 
 from clcr_edge.errors import ClcrEdgeError, MissingPartError, UsageError
 from clcr_edge.stt import flite
@@ -51,6 +58,12 @@ class Recipe:
     stage2_rate: float = 2e-3
     prior_power: float = 0.7
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            least = 0 if name in ("flite", "human", "stage2_synthetic", "prior_power", "seed") else 1e-9
+            if not least <= value < math.inf:
+                raise UsageError(f"{name} {value}: give a number {'from 0 on' if least == 0 else 'above 0'}")
 
 
 @dataclass(frozen=True)
@@ -103,22 +116,27 @@ def stage1(recipe: Recipe, work: Path | None, workers: int, report: Report) -> S
     return Stage1(units, frames, net, prior)
 
 
-def _takes(recipe: Recipe, root: Path | None, hold_out: str | None, report: Report) -> list[Take]:
-    takes: list[Take] = []
-    if root and recipe.human:
-        people = fsdd_takes(root / "fsdd")
-        names = sorted({take.speaker for take in people})
-        if hold_out and hold_out not in names:
-            raise UsageError(f"no speaker {hold_out!r} in {root / 'fsdd'}: it has {', '.join(names)}")
-        takes += [take for take in people if take.speaker != hold_out]
-    elif hold_out:
-        raise UsageError(f"--hold-out {hold_out} needs --root with fsdd/ in it")
-    if recipe.flite:
-        try:
-            takes += flite_takes(flite.TRAIN_VOICES, recipe.flite, recipe.seed)
-        except MissingPartError as error:
-            report(f"without Flite's voices: {error}")
-    return takes
+def _people(recipe: Recipe, root: Path | None, hold_out: str | None) -> list[Take]:
+    """The recordings to train on. Asked for before anything is trained: a mistyped folder or name costs no half hour."""
+    if root is None or not recipe.human:
+        if hold_out:
+            raise UsageError(f"--hold-out {hold_out} needs --root with fsdd/ in it")
+        return []
+    people = fsdd_takes(root / "fsdd")
+    names = sorted({take.speaker for take in people})
+    if hold_out and hold_out not in names:
+        raise UsageError(f"no speaker {hold_out!r} in {root / 'fsdd'}: it has {', '.join(names)}")
+    return [take for take in people if take.speaker != hold_out]
+
+
+def _flite(recipe: Recipe, report: Report) -> list[Take]:
+    if not recipe.flite:
+        return []
+    try:
+        return flite_takes(flite.TRAIN_VOICES, recipe.flite, recipe.seed)
+    except MissingPartError as error:
+        report(f"without Flite's voices: {error}")
+        return []
 
 
 def build(
@@ -131,9 +149,12 @@ def build(
     report: Report = lambda line: None,
 ) -> None:
     """Train and write a Vosk model directory. `root`/fsdd: people's digits; without it the model knows no human voice."""
+    people = _people(recipe, root, hold_out)
+    for folder in (out, *([work] if work else [])):
+        folder.mkdir(parents=True, exist_ok=True)
     first = stage1(recipe, work, workers, report)
     units, net, prior = first.units, first.net, first.priors
-    takes = _takes(recipe, root, hold_out, report)
+    takes = people + _flite(recipe, report)
     if takes:
         aligned = align_takes(takes, lambda mel: log_posteriors(net, mel), np.log(prior), units)
         by_speaker: dict[str, list[Take]] = defaultdict(list)
@@ -167,17 +188,24 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     given = parser.parse_args(arguments)
+    for name in ("workers", "threads"):
+        if getattr(given, name) < 1:
+            parser.error(f"--{name} {getattr(given, name)}: give 1 or more")
     torch.set_num_threads(given.threads)
-    recipe = Recipe(**{name: getattr(given, name) for name in asdict(Recipe())})
 
     def report(line: str) -> None:
         print(line, flush=True)
 
     try:
+        recipe = Recipe(**{name: getattr(given, name) for name in asdict(Recipe())})
         build(given.out, recipe, given.root, given.hold_out, given.work, given.workers, report)
     except ClcrEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        what = f"{error.filename or given.out}: {error.strerror or error}"
+        print(f"error: {what}; name another place, or make room", file=sys.stderr)
+        return 1
     return 0
 
 
