@@ -6,6 +6,7 @@ live path. What a driver and a decoder add is not in them.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -13,8 +14,10 @@ from collections import deque
 
 import numpy as np
 
+from clcr_edge.errors import MissingPartError
 from clcr_edge.packets import AudioChunk, ByteArray, FloatArray, VideoFrame
 from clcr_edge.runtime.assets import shipped
+from clcr_edge.runtime.camera import opencv
 from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.source_state import SourceState
 
@@ -29,6 +32,8 @@ class GeneratedMedia:
     """Pictures uint8 `[480, 640, 3]` that move, and speech float32 at 16 kHz that goes round."""
 
     def __init__(self) -> None:
+        with contextlib.suppress(MissingPartError):
+            opencv()  # as a camera's frames find it loaded: it makes their luma
         rng = np.random.default_rng(0)
         coarse = rng.integers(0, 256, (30, 40, 3), np.uint8)
         picture = np.kron(coarse, np.ones((16, 16, 1), np.uint8))

@@ -13,12 +13,16 @@ import numpy as np
 from clcr_edge.config import StudentConfig
 from clcr_edge.errors import EngineError
 from clcr_edge.features import word_age_ticks, word_ngrams
-from clcr_edge.packets import AudioChunk, FloatArray, Level, Modality, Prediction, VideoFrame, Word
+from clcr_edge.packets import AudioChunk, Level, Modality, Prediction, VideoFrame, Word
 from clcr_edge.runtime.engine import Engine, State, StepInputs, StepOutputs
 from clcr_edge.runtime.ladder import Ladder, Rung, masked
 from clcr_edge.runtime.stages import StageTimes
 from clcr_edge.runtime.step_state import passed_over
 from clcr_edge.runtime.ticker import SessionStats, Tick, Ticker
+
+# Made once: an enum's name costs more than a comparison, and a prediction holds thirty.
+_MODALITIES = tuple(m.key for m in Modality)
+_LEVELS = tuple(level.key for level in Level)
 
 
 def step_inputs(tick: Tick, config: StudentConfig) -> StepInputs:
@@ -160,23 +164,23 @@ class Session:
         self._state = passed_over(self._state, inputs, self.config.model)
 
     def _prediction(self, tick: Tick, out: StepOutputs, begun: float) -> Prediction:
-        probs = [float(p) for p in out.probs]
-        newest = {Modality.LANGUAGE: tick.word_s, Modality.VISION: tick.frame_s, Modality.AUDIO: tick.audio_s}
+        probs = out.probs.tolist()
+        newest = zip(_MODALITIES, (tick.word_s, tick.frame_s, tick.audio_s), strict=True)
 
-        def per_modality(values: FloatArray) -> dict[str, float]:
-            return {m.key: float(values[m]) for m in Modality}
+        def per_modality(values: list[float]) -> dict[str, float]:
+            return dict(zip(_MODALITIES, values, strict=True))
 
         return Prediction(
             t_s=tick.end_s,
             tick=tick.index,
-            label=self.config.classes[int(np.argmax(out.probs))],
+            label=self.config.classes[probs.index(max(probs))],
             probs=dict(zip(self.config.classes, probs, strict=True)),
             ready=bool(out.there.any(axis=1).all()),
-            level_weights={lv.key: float(out.level_weights[lv]) for lv in Level},
-            modality_weights=per_modality(out.modality_weights),
-            private_gates=per_modality(out.private_gates),
-            participation={lv.key: per_modality(out.participation[lv]) for lv in Level},
-            age_s={m.key: None if t is None else max(0.0, tick.end_s - t) for m, t in newest.items()},
+            level_weights=dict(zip(_LEVELS, out.level_weights.tolist(), strict=True)),
+            modality_weights=per_modality(out.modality_weights.tolist()),
+            private_gates=per_modality(out.private_gates.tolist()),
+            participation={name: per_modality(row) for name, row in zip(_LEVELS, out.participation.tolist(), strict=True)},
+            age_s={name: None if t is None else max(0.0, tick.end_s - t) for name, t in newest},
             frame_seq=tick.frame_seq,
             skew_ms=_skew_ms(tick),
             latency_ms=(time.perf_counter() - begun) * 1e3,
