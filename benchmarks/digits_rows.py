@@ -109,6 +109,7 @@ def main(
     root: Annotated[Path, typer.Option(help="fsdd/ and mnist/.")],
     work: Annotated[Path, typer.Option(help="Keeps the front ends of each seed; any folder.")],
     seeds: int = 3,
+    first: Annotated[int, typer.Option(help="First seed: several machines can share them out, and their runs be joined")] = 0,
     events: Annotated[int, typer.Option(help="Test events for each seed")] = 1_000,
     steps: int = Budget.steps,
     pool: int = Budget.pool,
@@ -124,7 +125,7 @@ def main(
     if unknown := [name for name in wanted if name not in ROWS]:
         raise typer.BadParameter(f"{unknown[0]!r}: choose among {', '.join(ROWS)}")
     found = _known(out, budget)
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         left = [name for name in wanted if (name, seed) not in {(r["row"], r["seed"]) for r in found}]
         for result in _seed(root, work / f"front{seed}", seed, left, budget, events) if left else ():
             found.append(result)

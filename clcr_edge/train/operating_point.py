@@ -94,12 +94,18 @@ def set_operating_point(student: Student, held: DigitBank, minutes: int = MINUTE
     """Choose the biases on `minutes` of validation streams of a minute each, and put them into the student in place of its own.
 
     held: the validation part of a bank of real digits; words that are no digits come from the project's calibration part. ears:
-    the recogniser that listens to them, None for simulated words.
+    the recogniser that listens to them, None for simulated words. Language alone is set by simulated ones always: a
+    recogniser's words come with their sound, so words without it are what a program pushes.
     """
     engine = engine_without_bias(student)
-    quiet = list(quiet_streams(with_other_speech(held, "val"), minutes, ears))
+    bank = with_other_speech(held, "val")
+    quiet = list(quiet_streams(bank, minutes, ears))
+    pushed = quiet if ears is None else list(quiet_streams(bank, minutes))
     together = choose_bias([log_probs(engine, s) for s in quiet])
-    alone = {m.key: choose_bias([log_probs(engine, s, _NAMES - {m.key}) for s in quiet], ALONE) for m in Modality}
+    alone = {}
+    for m in Modality:
+        streams = pushed if m is Modality.LANGUAGE else quiet
+        alone[m.key] = choose_bias([log_probs(engine, s, _NAMES - {m.key}) for s in streams], ALONE)
     point = OperatingPoint(together, alone, float(minutes))
     with no_grad():
         student.operating_bias.together[NONE] = together.none_bias
