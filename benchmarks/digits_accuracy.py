@@ -68,6 +68,10 @@ def main(
                     for what, score in zip(HEARD, scores, strict=True):
                         entry["rows"].append({"noise": noise, "what": what, "words": "recognised", **score.to_json()})
                         print(f"{model.name:15} {noise:9} {what:17} {score.event_accuracy:.2%} recognised words", flush=True)
+                false = evaluation.negatives(minutes, seed)
+                entry["false_events_per_minute_recognised"] = round(false.per_minute, 3)
+                entry["negative_minutes"] = false.minutes
+                print(f"{model.name:15} {false.per_minute:.2f} false events a minute, recognised words", flush=True)
         found.append(entry)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({"seed": seed, "models": found}, indent=1) + "\n", "utf-8")

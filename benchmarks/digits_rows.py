@@ -333,11 +333,11 @@ def page(result: dict[str, Any]) -> str:
     return f"""# CLCR and its ablations on digits, under heavy noise
 
 Short trainings, the same budget for every row: {budget["steps"]} steps of {budget["streams"]} pieces of {PIECE} ticks, {budget["predict"]} ticks of each, drawn in the
-same order from the same {budget["pool"]:,} streams of 8 s; the longest took {longest:.1f} minutes on one thread. Every row reads the vectors that the
-frozen CNNs of a student made (trained without the speaker left out), and the words; what differs is the network behind them, of
-the teacher's kind: causal TCNs, levels, exchange, InterCAD, or what the row's name leaves out. "Small" rows are a quarter as wide.
+same order from the same {budget["pool"]:,} streams of 8 s; the longest took {longest:.1f} minutes on one thread, beside other work. Every row reads the vectors of
+frozen CNNs, that of the shipped student for frames and one for sound that learned from single words without the speaker left
+out, and the words; what differs is the network behind them, of the teacher's kind: causal TCNs, levels, exchange, InterCAD, or what the row's name leaves out. "Small" rows are a quarter as wide.
 
-{len(seeds)} seeds; seed k never hears speaker k, and is tested on that voice and on images that no training saw; heavy noise, simulated
+{len(seeds)} seed{"s" * (len(seeds) > 1)}; seed k never hears speaker k, and is tested on that voice and on images that no training saw; heavy noise, simulated
 words, n = {n:,} events a row over all seeds. Mean over the seeds, smallest..largest of them.
 
 ```sh

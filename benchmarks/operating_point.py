@@ -20,7 +20,9 @@ from validation import open_validation
 from clcr_edge.data.bank import NONE
 from clcr_edge.data.conditions import CLEAN, HEAVY
 from clcr_edge.data.streams import make_stream
+from clcr_edge.errors import MissingPartError
 from clcr_edge.packets import Modality
+from clcr_edge.train.heard_words import listener_at_hand
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.metrics import Scorer
 from clcr_edge.train.operating_point import (
@@ -34,6 +36,7 @@ from clcr_edge.train.operating_point import (
     log_probs,
     quiet_streams,
 )
+from clcr_edge.train.recognised import ears_of
 
 _HERE = Path(__file__).resolve().parent
 _NAMES = frozenset(m.key for m in Modality)
@@ -54,13 +57,18 @@ def main(
     keep_memory()
     student, provenance, bank = open_validation(model, root)
     engine = engine_without_bias(student)
+    listener = listener_at_hand()
+    if listener is None:
+        raise MissingPartError("the vosk package is not installed; pip install 'clcr-edge[audio]'")
+    recogniser = ears_of(listener)
     rows: list[dict[str, Any]] = []
     for there, without in _WITHOUT.items():
-        quiet = [log_probs(engine, stream, without) for stream in quiet_streams(bank, minutes)]
+        ears = None if there == "language alone" else recogniser  # as `set_operating_point` does
+        quiet = [log_probs(engine, stream, without) for stream in quiet_streams(bank, minutes, ears)]
         scorers = {(name, bias): Scorer(NONE) for name in ("clean", "heavy") for bias in _BIASES}
         for name, conditions in (("clean", CLEAN), ("heavy", HEAVY)):
             for k in range(streams):
-                stream = make_stream(bank, conditions, _STREAM_S, _SEED + k)
+                stream = make_stream(bank, conditions, _STREAM_S, _SEED + k, ears=ears)
                 said = log_probs(engine, stream, without)
                 for bias in _BIASES:
                     scorers[name, bias].add(stream.labels, labels(said, bias), stream.events)
@@ -80,6 +88,7 @@ def main(
         "target_per_minute": TARGET_PER_MINUTE,
         "quiet_minutes": minutes,
         "streams": streams,
+        "words": listener.name,
         "rows": rows,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -116,8 +125,9 @@ why audio alone stops at {ALONE[1]:g} although it still says too much:
 python benchmarks/operating_point.py clcr_edge/assets/digits-student --root DIR
 ```
 
-Validation only: {result["quiet_minutes"]} minutes without digits, {clean} clean and {heavy} heavy events for each set of modalities, words
-simulated; fp32, the model `{result["model"]}`.
+Validation only: {result["quiet_minutes"]} minutes without digits, {clean} clean and {heavy} heavy events for each set of modalities; words
+as the recogniser `{result["words"]}` hears them, simulated for language alone (a recogniser's words come with their sound, so words
+without it are what a program pushes); fp32, the model `{result["model"]}`.
 {tables}"""
 
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import av
 import numpy as np
 
 from clcr_edge.errors import SourceError
@@ -90,6 +89,8 @@ class Microphone(WatchedSource):
             channels, native_hz = self._format(sd, device)
             resampler = None
             if native_hz != self._rate_hz:
+                import av  # 27 MB, which most microphones do without
+
                 resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
             with self._lock:
                 self.drops += len(self._blocks)
@@ -233,6 +234,8 @@ class Microphone(WatchedSource):
     def _resampled(self, block: FloatArray, t_s: float) -> AudioChunk | None:
         if self._resampler is None:
             return AudioChunk(block, self._rate_hz, t_s)
+        import av
+
         frame = av.AudioFrame.from_ndarray(block[None], format="flt", layout="mono")
         frame.sample_rate = self._native_hz
         out = [f.to_ndarray().reshape(-1) for f in self._resampler.resample(frame)]

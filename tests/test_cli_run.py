@@ -251,6 +251,18 @@ def test_the_runtime_loads_no_torch_and_no_device_code(clip: Path, tiny_bundle: 
     assert done.stdout.strip() == "True []"
 
 
+def test_a_live_run_loads_no_file_decoder(tiny_bundle: Path) -> None:
+    """FFmpeg's libraries are 27 MB of a live run's memory; a camera and a microphone at 16 kHz need none of them."""
+    code = (
+        "import sys, threading; import clcr_edge; from clcr_edge.runtime import camera, microphone, opening\n"
+        "from clcr_edge.commands import run; from clcr_edge.runtime.pipeline import live\n"
+        f"with live(clcr_edge.open_session({str(tiny_bundle)!r})) as pipeline: label = next(iter(pipeline)).label\n"
+        "print(label is not None, 'av' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True False"
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_cleanly_with_a_summary(signal_number: int, tmp_path: Path, tiny_bundle: Path) -> None:
     long = make_clip(tmp_path / "long.wav", video_s=0, audio=noise(60.0))
