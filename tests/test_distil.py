@@ -183,7 +183,8 @@ class TestOnADataSet:
         words = ["distill", str(taught / "teacher"), "--data", "mosi-utterance", "--root", str(taught / "data")]
         done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "s"), "--config", str(config), "--plain"])
         assert done.exit_code == 0, (done.output, done.exception)
-        record = json.loads((tmp_path / "s" / "metrics.jsonl").read_text().splitlines()[-1])
+        records = [json.loads(line) for line in (tmp_path / "s" / "metrics.jsonl").read_text().splitlines()]
+        record = next(r for r in records if r["phase"] == "streams")
         assert {k for k in record if k.startswith("distil")} == {"distil_logits"}
         assert 'variant = "no-hierarchy"' in (tmp_path / "s" / "teacher.toml").read_text()
 
@@ -242,14 +243,18 @@ class TestOnStreams:
 
     @pytest.mark.slow
     def test_a_teacher_is_trained_and_teaches_the_student(self, shared_data: Path, tmp_path: Path) -> None:
-        recipe = Recipe(frame_steps=2, frames=8, easy=1, word_steps=2, words=3, steps=3, streams=2, seconds=3.0, predict=6)
+        recipe = Recipe(
+            frame_steps=2, frames=8, easy=1, word_steps=2, words=3, steps=3, streams=2, seconds=3.0, predict=6, heard_steps=1,
+            quiet_minutes=1,
+        )  # fmt: skip
         train_digits_teacher(shared_data, tmp_path / "t", 0, "1", recipe, SMALL)
         with pytest.raises(UsageError, match=r"--data mosi: .* was trained on"):
             open_lesson(tmp_path / "t", "mosi")
         lesson = open_stream_lesson(tmp_path / "t", DistilConfig())
         assert lesson.left_out == "jackson"
         train_digits(shared_data, tmp_path / "s", 0, lesson.left_out, recipe, lesson)
-        record = json.loads((tmp_path / "s" / "metrics.jsonl").read_text().splitlines()[-1])
+        records = [json.loads(line) for line in (tmp_path / "s" / "metrics.jsonl").read_text().splitlines()]
+        record = next(r for r in records if r["phase"] == "streams")
         assert {k for k in record if k.startswith("distil")} == {f"distil_{k}" for k in lesson.guide.weights}
         assert not any("maps" in k for k in load_file(tmp_path / "s" / "student.safetensors"))
         about = (tmp_path / "s" / "student.toml").read_text()

@@ -44,7 +44,9 @@ SMALL = Recipe(
 
 @pytest.mark.slow
 def test_a_short_training_writes_a_checkpoint_that_knows_what_it_saw(shared_data: Path, tmp_path: Path) -> None:
-    train_digits(shared_data, tmp_path, seed=3, leave_out="0", recipe=SMALL)
+    summary = train_digits(shared_data, tmp_path, seed=3, leave_out="0", recipe=SMALL)
+    assert summary["last"]["phase"] == "heard"
+    assert 0.0 <= summary["last"]["val_tick_accuracy"] <= 1.0
     student, provenance = load_student(tmp_path)
     assert provenance["left_out"] == "george"
     assert "george" not in provenance["speakers"]

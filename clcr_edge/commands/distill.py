@@ -65,7 +65,7 @@ def distill(
             _int8(teacher, root, out, seed, settings.distil, steps)
             return
         lesson = open_stream_lesson(teacher, settings.distil)
-        recipe = Recipe() if steps is None else Recipe(steps=steps)
+        recipe = Recipe.of(steps)
         summary = train_digits(root, out, seed, lesson.left_out or None, recipe, lesson)
         accuracy = summary["last"].get("val_tick_accuracy", float("nan"))
         size = f"{summary['parameters']:,} parameters"

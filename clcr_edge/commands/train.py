@@ -118,7 +118,7 @@ def train(
     settings = read_settings(config)
     if settings != Settings(teacher=settings.teacher):
         raise UsageError(f"{config}: for digits --teacher only the [teacher] table counts; take the others out")
-    recipe = Recipe() if steps is None else Recipe(steps=steps)
+    recipe = Recipe.of(steps)
     if teacher:
         summary = train_digits_teacher(root, out, seed, leave_out, recipe, settings.teacher)
     else:

@@ -73,6 +73,11 @@ class Recipe:
     quiet_minutes: int = 12
     threads: int = 1
 
+    @classmethod
+    def of(cls, steps: int | None) -> Recipe:
+        """The usual recipe, or a shorter or longer one: what `--steps` asks for."""
+        return cls() if steps is None else cls(steps=steps, heard_steps=min(cls.heard_steps, steps))
+
 
 class WithAuxiliary(nn.Module):
     """The student and its two auxiliary heads, trained together; in distillation also the maps to its teacher's summaries."""
@@ -227,7 +232,7 @@ def train_digits(
     model.student.load_state_dict({k.removeprefix("student."): v for k, v in average.items() if k.startswith("student.")})
     listener = listener_at_hand() if recipe.heard_steps else None
     if listener is not None:
-        learn_heard_words(model.student, material, recipe, out, seed, listener)
+        learn_heard_words(model.student, material, recipe, out, seed, listener, watch)
     ears = None if listener is None else ears_of(listener)
     point = set_operating_point(model.student, material.held, recipe.quiet_minutes, ears)
     provenance = material.provenance(seed, recipe) | {"operating_point": point.to_table()}

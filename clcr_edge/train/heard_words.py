@@ -10,6 +10,7 @@ learns how far to trust it; the CNNs of frames and of sound do not read words an
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,10 +41,19 @@ def listener_at_hand() -> Path | None:
     return default_speech_model() if importlib.util.find_spec("vosk") else None
 
 
-def learn_heard_words(student: Student, material: DigitsMaterial, recipe: Recipe, out: Path, seed: int, listener: Path) -> None:
+def learn_heard_words(
+    student: Student,
+    material: DigitsMaterial,
+    recipe: Recipe,
+    out: Path,
+    seed: int,
+    listener: Path,
+    watch: Callable[[int], dict[str, float]] | None = None,
+) -> None:
     """Train everything behind the front ends on `recipe.heard_steps` batches; the averaged weights are put into the student.
 
-    Its operating biases become zero: they are set after it. A killed run goes on in `out`.
+    watch: what the last record of the metrics tells besides, of a step. The operating biases become zero: they are set after
+    it. A killed run goes on in `out`.
     """
     student.operating_bias.together.zero_()
     student.operating_bias.alone.zero_()
@@ -67,7 +77,8 @@ def learn_heard_words(student: Student, material: DigitsMaterial, recipe: Recipe
         material.every, student.config.tick, seed + 1_000, recipe.streams, recipe.seconds, recipe.predict, listener=listener
     )
     schedule = Schedule(recipe.heard_steps, recipe.heard_lr, average=min(50.0, recipe.heard_steps / 2))
-    average = fit(PHASE, student, schedule, partial(batches_from, batches), loss, out, seed)
+    draw = partial(batches_from, batches)
+    average = fit(PHASE, student, schedule, draw, loss, out, seed, watch, watch_every=recipe.heard_steps)
     student.load_state_dict(average, strict=False)  # without what was frozen
     student.frame_share = share
     for front in fronts:
