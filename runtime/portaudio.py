@@ -101,7 +101,8 @@ def input_devices(*, with_rates: bool = False, anew: bool = False) -> list[Input
 
 def _any_stream(sd: Any) -> bool:
     base = getattr(sd, "_StreamBase", None)
-    return base is None or any(isinstance(o, base) and not o.closed for o in gc.get_objects())
+    # By type: isinstance would ask every object of the process for its class, and proxies answer with warnings or worse.
+    return base is None or any(issubclass(type(o), base) and not o.closed for o in gc.get_objects())
 
 
 def takes_rate(sd: Any, device: int, channels: int, rate_hz: int) -> bool:
