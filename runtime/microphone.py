@@ -89,7 +89,7 @@ class Microphone(WatchedSource):
             channels, native_hz = self._format(sd, device)
             resampler = None
             if native_hz != self._rate_hz:
-                import av  # 27 MB, which most microphones do without
+                import av  # tens of megabytes, which most microphones do without
 
                 resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
             with self._lock:

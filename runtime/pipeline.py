@@ -268,7 +268,7 @@ def replay(
     listener: Listener | None = None,
 ) -> Pipeline:
     """Predictions on files. Real time and `fast` give the same ones if `speech` is a `LockstepSpeech`; nothing is shed."""
-    from clcr_edge.runtime.file_feed import FileFeed  # with FFmpeg's libraries: a live run holds 27 MB less
+    from clcr_edge.runtime.file_feed import FileFeed  # with FFmpeg's libraries, tens of megabytes
 
     tick_s = session.config.tick.seconds
     files = [None if f is None else Path(f) for f in (camera, mic)]

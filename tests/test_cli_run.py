@@ -252,7 +252,7 @@ def test_the_runtime_loads_no_torch_and_no_device_code(clip: Path, tiny_bundle: 
 
 
 def test_a_live_run_loads_no_file_decoder(tiny_bundle: Path) -> None:
-    """FFmpeg's libraries are 27 MB of a live run's memory; a camera and a microphone at 16 kHz need none of them."""
+    """FFmpeg's libraries are tens of megabytes of memory; a camera and a microphone at 16 kHz need none of them."""
     code = (
         "import sys, threading; import clcr_edge; from clcr_edge.runtime import camera, microphone, opening\n"
         "from clcr_edge.commands import run; from clcr_edge.runtime.pipeline import live\n"

@@ -75,6 +75,20 @@ def test_the_phase_of_heard_words_leaves_the_front_ends_alone(tmp_path: Path) ->
     assert all(p.requires_grad for p in student.parameters())
 
 
+def test_what_either_training_saw_is_seen() -> None:
+    one = Seen(np.array([1, 3], np.uint64), np.array([5], np.uint64), ("b",))
+    both = one.joined(Seen(np.array([2, 3], np.uint64), np.array([], np.uint64), ("a", "b")))
+    assert (both.images.tolist(), both.recordings.tolist(), both.speakers) == ([1, 2, 3], [5], ("a", "b"))
+
+
+def test_the_heard_phase_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "clcr_edge.train.heard_words", str(tmp_path / "none"), "--root", str(tmp_path)]
+    done = subprocess.run([*command, "--out", str(tmp_path / "o")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("clcr-edge: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_an_unknown_speaker_is_refused_by_name(shared_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--leave-out nobody: choose one of george"):
         train_digits(shared_data, tmp_path, 0, "nobody", SMALL)

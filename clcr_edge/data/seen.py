@@ -38,6 +38,11 @@ class Seen:
             tuple(sorted({s for b in banks for s in b.speakers})),
         )
 
+    def joined(self, other: Seen) -> Seen:
+        """What either has seen."""
+        speakers = tuple(sorted({*self.speakers, *other.speakers}))
+        return Seen(np.union1d(self.images, other.images), np.union1d(self.recordings, other.recordings), speakers)
+
     def save(self, path: Path) -> None:
         """Write as npz without pickle."""
         np.savez_compressed(path, images=self.images, recordings=self.recordings, speakers=np.array(self.speakers, dtype="U"))

@@ -10,6 +10,7 @@ learns how far to trust it; the CNNs of frames and of sound do not read words an
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,8 @@ import torch
 import typer
 from torch import Tensor
 
-from clcr_edge.errors import UsageError
+from clcr_edge.data.seen import FILE, Seen
+from clcr_edge.errors import ClcrEdgeError, MissingPartError
 from clcr_edge.model.losses import student_losses
 from clcr_edge.model.student import Student
 from clcr_edge.runtime.assets import default_speech_model
@@ -96,7 +98,7 @@ def main(
 
     listener = listener_at_hand()
     if listener is None:
-        raise UsageError("the vosk package is not installed; pip install 'clcr-edge[audio]'")
+        raise MissingPartError("the vosk package is not installed; pip install 'clcr-edge[audio]'")
     keep_memory()
     torch.set_num_threads(1)
     student, provenance = load_student(checkpoint)
@@ -109,9 +111,14 @@ def main(
     heard = {"listener": listener.name, "steps": recipe.heard_steps, "lr": recipe.heard_lr}
     save_student(out, student.state_dict(), student.config, provenance | {"heard": heard, "operating_point": point.to_table()})
     material.save_seen(out)
+    if (checkpoint / FILE).is_file():  # the training before may have seen more
+        Seen.load(out / FILE).joined(Seen.load(checkpoint / FILE)).save(out / FILE)
     for leftover in out.glob(f"*.{RESUME}"):
         leftover.unlink()
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except ClcrEdgeError as e:
+        sys.exit(f"clcr-edge: {e}")

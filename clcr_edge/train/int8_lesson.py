@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,12 +121,7 @@ def distil_int8(
     save_student(out, student.state_dict(), student.config, provenance | {"distilled_int8": lesson})
     material.save_seen(out)
     if (source / FILE).is_file():  # the teacher's training may have seen more
-        ours, before = Seen.load(out / FILE), Seen.load(source / FILE)
-        Seen(
-            np.union1d(ours.images, before.images),
-            np.union1d(ours.recordings, before.recordings),
-            tuple(sorted({*ours.speakers, *before.speakers})),
-        ).save(out / FILE)
+        Seen.load(out / FILE).joined(Seen.load(source / FILE)).save(out / FILE)
     for leftover in out.glob(f"*.{RESUME}"):
         leftover.unlink()
     last = json.loads((out / METRICS).read_text("utf-8").splitlines()[-1])
