@@ -10,6 +10,7 @@ from typing import Protocol
 
 from clcr_edge.packets import AudioChunk, VideoFrame
 from clcr_edge.runtime.feed import Batch
+from clcr_edge.runtime.grid_phase import WATCH_S, Arrivals, best_phase, on_grid
 from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.ticker import JITTER_S
@@ -44,6 +45,8 @@ class AudioSource(LiveSource, Protocol):
 class LiveFeed:
     """Hands over what has arrived as soon as audio through the tick's end is there.
 
+    The first look at `start_s` watches the sources for a moment and lays the ticks where they wait least (`grid_phase`).
+
     wake: the event that the sources set. grace_s: how long past the usual delay of the microphone a tick waits for its
     audio; without a microphone that is alive it does not wait. behind_s: after a halt longer than this (a suspended
     process) the session starts anew at the present instead of computing ticks that nobody waits for.
@@ -72,8 +75,44 @@ class LiveFeed:
         self._until_s: float | None = None  # audio has arrived up to here, whichever way a ticker joins it
         self._joined_s = -math.inf  # the same if chunks whose stamps wander are put end to end
         self._lag_s = 0.0  # how late audio usually comes; Bluetooth may take 0.2 s
-        self.start_s = clock()
+        self._start_s: float | None = None
+        self._early = Batch()  # what arrived while the sources were watched, and is not over
         self.audio_missed = 0  # ticks that went on without the audio of a living microphone
+
+    @property
+    def start_s(self) -> float:
+        """When tick 0 begins; a moment after the first time this is asked."""
+        if self._start_s is None:
+            self._start_s = self._watched_start()
+        return self._start_s
+
+    def _watched_start(self) -> float:
+        seen, early, until_s = Arrivals(), self._early, self._clock() + WATCH_S
+        self._drain_audio(early)  # what has been waiting: when it arrived is not known
+        while self._hears or self._camera is not None:
+            self._wake.clear()
+            had = len(early.chunks)
+            self._drain_audio(early)
+            now = self._clock()
+            if len(early.chunks) > had:
+                seen.sound.append((now, early.chunks[-1].end_s))
+            if self._camera is not None:
+                early.frames += self._camera.take()
+            if now >= until_s:
+                break
+            self._wake.wait(until_s - now)
+        seen.frames = [frame.t_s for frame in early.frames]
+        now, phase_s = self._clock(), best_phase(seen, self._tick_s)
+        start_s = now if phase_s is None else on_grid(now, phase_s, self._tick_s)
+        early.frames = early.frames[-1:]  # the picture that stands when the run begins
+        early.chunks = [chunk for chunk in early.chunks if chunk.end_s > start_s]
+        self._until_s, self._joined_s = None, -math.inf  # a ticker joins those that it gets
+        self._believe(early.chunks)
+        return start_s
+
+    @property
+    def _hears(self) -> bool:
+        return self._microphone is not None and self._microphone.alive
 
     @property
     def frames_dropped(self) -> int:
@@ -102,15 +141,15 @@ class LiveFeed:
     def collect(self, end_s: float) -> Batch:
         """Everything that has arrived, once the tick ending at `end_s` is complete or given up. Never None."""
         now = self._clock()
-        batch = Batch()
+        batch, self._early = self._early, Batch()
         if now - end_s > self._behind_s:
-            batch.restart_s = now
-            end_s = now + self._tick_s
+            batch.restart_s = on_grid(now, end_s % self._tick_s, self._tick_s)
+            end_s = batch.restart_s + self._tick_s
         while True:
             self._wake.clear()  # before looking, so that nothing that arrives meanwhile is slept over
             self._drain_audio(batch)
             now = self._clock()
-            hears = self._microphone is not None and self._microphone.alive
+            hears = self._hears
             if hears and self._until_s is not None and self._until_s >= end_s:
                 break
             deadline_s = end_s + (self._lag_s + self._grace_s if hears else 0.0)
@@ -119,7 +158,7 @@ class LiveFeed:
                 break
             self._wake.wait(deadline_s - now)
         if self._camera is not None:
-            batch.frames = self._camera.take()
+            batch.frames += self._camera.take()
         return batch
 
     def _drain_audio(self, batch: Batch) -> None:
@@ -129,15 +168,18 @@ class LiveFeed:
         if not chunks:
             return
         batch.chunks += chunks
+        self._believe(chunks)
+        lag_s = min(max(self._clock() - chunks[-1].end_s, 0.0), 0.5)
+        self._lag_s += 0.02 * (lag_s - self._lag_s)
+
+    def _believe(self, chunks: list[AudioChunk]) -> None:
+        """Until when there is sound, once these have been put behind the others."""
         for chunk in chunks:
             start_s = self._joined_s if abs(chunk.t_s - self._joined_s) <= JITTER_S else chunk.t_s
             self._joined_s = start_s + chunk.end_s - chunk.t_s
-        # A ticker puts the first chunk where its stamp says and the others behind it. Were the stamps alone believed, a clock
-        # that settled 4 ms later than it began would end every tick 4 ms short of its sound, for as long as the run lasts.
-        newest_s = chunks[-1].end_s
-        self._until_s = min(newest_s, self._joined_s)
-        lag_s = min(max(self._clock() - newest_s, 0.0), 0.5)
-        self._lag_s += 0.02 * (lag_s - self._lag_s)
+            # A ticker puts the first chunk where its stamp says and the others behind it. Were the stamps alone believed, a
+            # clock that settled 4 ms later than it began would end every tick 4 ms short of its sound, for a whole run.
+            self._until_s = min(chunk.end_s, self._joined_s)
 
     def close(self) -> None:
         """Close both sources."""

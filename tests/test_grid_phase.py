@@ -1,0 +1,78 @@
+"""Where the ticks of a live run end: the sources decide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clcr_edge.runtime.grid_phase import Arrivals, best_phase, on_grid
+
+TICK_S = 0.04
+
+
+def sound(begun_s: float, block_s: float = 0.01, lag_s: float = 0.008, until_s: float = 100.4) -> list[tuple[float, float]]:
+    ends = np.arange(begun_s + block_s, until_s, block_s)
+    return [(float(end + lag_s), float(end)) for end in ends]
+
+
+def frames(begun_s: float, rate_hz: float, until_s: float = 100.4) -> list[float]:
+    return np.arange(begun_s, until_s, 1.0 / rate_hz).tolist()
+
+
+def waits(seen: Arrivals, phase_s: float) -> tuple[float, float]:
+    """Of ticks laid so: the mean wait for sound, and the mean age of the newest frame when it has come, in ms."""
+    ends = on_grid(100.05, phase_s, TICK_S) + TICK_S * np.arange(6)
+    ready = [next((came for came, end in seen.sound if end >= t), t) for t in ends] if seen.sound else list(ends)
+    wait = float(np.mean([r - t for r, t in zip(ready, ends, strict=True)]))
+    newest = [max((f for f in seen.frames if f <= t), default=t) for t in ends]
+    return 1e3 * wait, 1e3 * float(np.mean([r - f for r, f in zip(ready, newest, strict=True)]))
+
+
+@pytest.mark.parametrize("begun_ms", range(0, 10, 3))
+def test_ticks_end_as_a_block_of_sound_does(begun_ms: int) -> None:
+    seen = Arrivals(sound=sound(100.0 + begun_ms / 1e3))
+    phase_s = best_phase(seen, TICK_S)
+    assert phase_s is not None
+    assert waits(seen, phase_s)[0] < 8.0 + 4.0  # 8 ms nobody can help; by chance the mean is 5 more, at worst 10
+
+
+@pytest.mark.parametrize("rate_hz", [25.0, 50.0, 12.5])
+@pytest.mark.parametrize("begun_ms", range(0, 40, 7))
+def test_ticks_end_just_after_frames_of_a_camera_that_keeps_step(rate_hz: float, begun_ms: int) -> None:
+    seen = Arrivals(frames=frames(100.0 + begun_ms / 1e3, rate_hz))
+    phase_s = best_phase(seen, TICK_S)
+    assert phase_s is not None
+    late = waits(seen, phase_s)[1] - (20.0 if rate_hz == 12.5 else 0.0)  # every second tick has a frame of the one before
+    assert 1.5 < late < 5.0  # 2 ms are kept for arrivals that wander
+
+
+def test_sound_and_pictures_are_weighed_together() -> None:
+    seen = Arrivals(sound(100.003), frames(100.011, 30.0))
+    phase_s = best_phase(seen, TICK_S)
+    assert phase_s is not None
+    chosen = sum(waits(seen, phase_s))
+    every = [sum(waits(seen, phase_s + k / 1e3)) for k in range(40)]
+    assert chosen < np.mean(every) - 5.0
+    assert chosen < min(every) + 6.0
+
+
+def test_arrivals_that_wander_do_not_fall_over_the_edge() -> None:
+    rng = np.random.default_rng(0)
+    steady = np.arange(100.0, 101.0, TICK_S)
+    seen = Arrivals(frames=(steady + rng.uniform(-0.0015, 0.0015, len(steady))).tolist())
+    phase_s = best_phase(seen, TICK_S)
+    assert phase_s is not None
+    assert waits(seen, phase_s)[1] < 7.0
+
+
+@pytest.mark.parametrize(
+    "seen", [Arrivals(), Arrivals(sound(100.0)[:2]), Arrivals(frames=[100.0, 100.04]), Arrivals(frames=[1.0, 1.01, 1.02])]
+)
+def test_too_little_tells_nothing(seen: Arrivals) -> None:
+    assert best_phase(seen, TICK_S) is None
+
+
+def test_a_time_on_the_grid_is_the_next_one() -> None:
+    assert on_grid(10.0, 0.03, TICK_S) == pytest.approx(10.03)
+    assert on_grid(10.0, 0.0, TICK_S) == pytest.approx(10.0)
+    assert 1e6 <= on_grid(1e6, 0.0123, TICK_S) < 1e6 + TICK_S
