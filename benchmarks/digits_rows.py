@@ -1,6 +1,7 @@
 """CLCR, its ablations, single modalities and distilled students on digits under heavy noise: short trainings, one budget.
 
     python benchmarks/digits_rows.py --root DIR --work DIR [--seeds 3]
+    python benchmarks/digits_rows.py --root DIR --work DIR --steps 900 --lr 0.005 --row teacher --row "student, distilled" ...
 
 Seed k leaves speaker k out. Frozen CNNs make one vector of each frame and each tick of sound: the shipped student's CNN for
 frames, which hears nobody, and for sound one that the phase of single words of `clcr-edge train digits` trained without the
@@ -74,8 +75,8 @@ _NAMES = tuple(m.key for m in Modality)
 class Budget:
     """What every row gets. pool: streams of 8 s; each step draws pieces of `streams` of them and `predict` ticks of each."""
 
-    pool: int = 1_600
-    steps: int = 500
+    pool: int = 1_000
+    steps: int = 300
     streams: int = 32
     predict: int = 12
     lr: float = 2e-3
@@ -113,14 +114,17 @@ def main(
     events: Annotated[int, typer.Option(help="Test events for each seed")] = 1_000,
     steps: int = Budget.steps,
     pool: int = Budget.pool,
-    out: Path = _HERE / "results" / "digits_rows.json",
-    docs: Path = _HERE.parent / "docs" / "digits_rows.md",
+    lr: Annotated[float, typer.Option(help="Peak learning rate of every row")] = Budget.lr,
+    out: Annotated[Path | None, typer.Option(help="Default: digits_rows.json or, of another budget, digits_rows_long.json")] = None,
+    docs: Path | None = None,
     row: Annotated[list[str] | None, typer.Option(help="Only these rows; repeat it for more.")] = None,
 ) -> None:
     """Train and test every row with every seed; write JSON after each, and the page at the end."""
     keep_memory()
     torch.set_num_threads(1)
-    budget = Budget(pool=pool, steps=steps)
+    budget = Budget(pool=pool, steps=steps, lr=lr)
+    name = "digits_rows" if budget == Budget() else "digits_rows_long"
+    out, docs = out or _HERE / "results" / f"{name}.json", docs or _HERE.parent / "docs" / f"{name}.md"
     wanted = tuple(row) if row else tuple(ROWS)
     if unknown := [name for name in wanted if name not in ROWS]:
         raise typer.BadParameter(f"{unknown[0]!r}: choose among {', '.join(ROWS)}")
@@ -329,11 +333,16 @@ def page(result: dict[str, Any]) -> str:
         ]
         if both and name != against:
             paired += f"| {name} | {against} | {np.mean(both):+.1f} | {min(both):+.1f}..{max(both):+.1f} |\n"
-    longest = max(r["seconds"] for r in runs) / 60.0
+    minutes = [r["seconds"] / 60.0 for r in runs]
+    usual = vars(Budget())
+    options = "".join(f" --{key} {budget[key]:g}" for key in ("steps", "pool", "lr") if budget[key] != usual[key])
+    asked = [name for name in ROWS if any(r["row"] == name for r in runs)]
+    if len(asked) < len(ROWS):
+        options += "".join(f" --row '{name}'" for name in asked)
     return f"""# CLCR and its ablations on digits, under heavy noise
 
-Short trainings, the same budget for every row: {budget["steps"]} steps of {budget["streams"]} pieces of {PIECE} ticks, {budget["predict"]} ticks of each, drawn in the
-same order from the same {budget["pool"]:,} streams of 8 s; the longest took {longest:.1f} minutes on one thread, beside other work. Every row reads the vectors of
+Short trainings, the same budget for every row: {budget["steps"]} steps of {budget["streams"]} pieces of {PIECE} ticks, {budget["predict"]} ticks of each, a learning rate of at most {budget["lr"]:g}, drawn in the
+same order from the same {budget["pool"]:,} streams of 8 s; {np.median(minutes):.1f} minutes a row in the median, {max(minutes):.1f} at most, on one thread beside other work. Every row reads the vectors of
 frozen CNNs, that of the shipped student for frames and one for sound that learned from single words without the speaker left
 out, and the words; what differs is the network behind them, of the teacher's kind: causal TCNs, levels, exchange, InterCAD, or what the row's name leaves out. "Small" rows are a quarter as wide.
 
@@ -341,7 +350,7 @@ out, and the words; what differs is the network behind them, of the teacher's ki
 words, n = {n:,} events a row over all seeds. Mean over the seeds, smallest..largest of them.
 
 ```sh
-python benchmarks/digits_rows.py --root DIR --work runs/fronts
+python benchmarks/digits_rows.py --root DIR --work runs/fronts{options}
 ```
 
 | | what it is | parameters | events right | over seeds | ticks right |

@@ -189,6 +189,20 @@ def clean_first(what: str) -> Callable[[], float]:
     return lambda: over_models("clean", what, "time_to_first_correct_s")
 
 
+def row_mean(page: str, row: str, key: str = "event_accuracy") -> Callable[[], float]:
+    """The mean over seeds of a row of `digits_rows.py`; shares as percentages."""
+
+    def mean() -> float:
+        found = [r[key] for r in result(page)["runs"] if r["row"] == row]
+        return float((100.0 if key.endswith("accuracy") else 1.0) * sum(found) / len(found))
+
+    return mean
+
+
+def image_noise(level: float) -> Callable[[], float]:
+    return lambda: next(100.0 * r["event_accuracy"] for r in result("vision_noise")["rows"] if r["image_noise"] == level)
+
+
 SYNTHETIC = ("stt_accuracy", "synthetic")
 PEOPLE = ("stt_accuracy", "people_digits_left_one_out", "all")
 # What a document says, as a pattern with the number in a group, and where the number comes from. The words around a number
@@ -212,6 +226,13 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("docs/shedding.md", r"One of them is ([\d.]+) MB", lambda: at("export", "ladder", "bytes", "step.held.fp32.onnx")() / 1e6),
     ("README.md", r"False events: ([\d.]+) a minute", false_events),
     ("README.md", r"beat the best of them by ([\d.]+)\s+points", best_of_one),
+    ("README.md", r"vision alone then gets ([\d.]+) %", image_noise(0.5)),
+    ("README.md", r"the teacher gets ([\d.]+) % of 3,020 events", row_mean("digits_rows", "teacher")),
+    ("README.md", r"events, late fusion ([\d.]+) \(", row_mean("digits_rows", "late-fusion")),
+    ("README.md", r"single modality ([\d.]+), no hierarchy", row_mean("digits_rows", "language alone")),
+    ("README.md", r"single modality [\d.]+, no hierarchy ([\d.]+)", row_mean("digits_rows", "no-hierarchy")),
+    ("README.md", r"get ([\d.]+) to [\d.]+, within the seeds", row_mean("digits_rows", "shuffled-levels")),
+    ("README.md", r"get [\d.]+ to ([\d.]+), within the seeds", row_mean("digits_rows", "no-intercad")),
     ("README.md", r"median, clean: ([\d.]+) s with all three", clean_first("all three")),
     ("README.md", r"with all three, ([\d.]+) s vision", clean_first("vision alone")),
     ("README.md", r"s vision, ([\d.]+) s audio", clean_first("audio alone")),
