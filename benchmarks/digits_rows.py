@@ -100,7 +100,7 @@ ROWS: dict[str, Row] = {
         f"{name} alone": Row("CLCR's network with one modality", modalities=(name,)) for name in ("vision", "audio", "language")
     },
     **{name: Row("variant", name) for name in VARIANTS if name != "full"},
-    "student, from scratch": Row("a quarter as wide", small=True),
+    "student, from scratch": Row("the same network, a quarter as wide", small=True),
     "student, plain distillation": Row("a quarter as wide, the teacher's logits", small=True, distil=DistilConfig().plain()),
     "student, distilled": Row("a quarter as wide, logits and levels", small=True, distil=DistilConfig()),
 }
@@ -110,7 +110,7 @@ def main(
     root: Annotated[Path, typer.Option(help="fsdd/ and mnist/.")],
     work: Annotated[Path, typer.Option(help="Keeps the front ends of each seed; any folder.")],
     seeds: int = 3,
-    first: Annotated[int, typer.Option(help="First seed: several machines can share them out, and their runs be joined")] = 0,
+    first: Annotated[int, typer.Option(help="First seed: processes can share them out; put the runs of their files into one")] = 0,
     events: Annotated[int, typer.Option(help="Test events for each seed")] = 1_000,
     steps: int = Budget.steps,
     pool: int = Budget.pool,
@@ -125,9 +125,9 @@ def main(
     budget = Budget(pool=pool, steps=steps, lr=lr)
     name = "digits_rows" if budget == Budget() else "digits_rows_long"
     out, docs = out or _HERE / "results" / f"{name}.json", docs or _HERE.parent / "docs" / f"{name}.md"
-    wanted = tuple(row) if row else tuple(ROWS)
-    if unknown := [name for name in wanted if name not in ROWS]:
+    if unknown := [asked for asked in row or () if asked not in ROWS]:
         raise typer.BadParameter(f"{unknown[0]!r}: choose among {', '.join(ROWS)}")
+    wanted = tuple(asked for asked in ROWS if asked in (row or ROWS))  # the teacher before those that learn from it
     found = _known(out, budget)
     for seed in range(first, first + seeds):
         left = [name for name in wanted if (name, seed) not in {(r["row"], r["seed"]) for r in found}]
@@ -254,7 +254,8 @@ def train(row: Row, pool: Pool, seed: int, budget: Budget, teacher: Teacher | No
     model = Teacher(network(row, pool.batch.frames.shape[-1]))
     learner = WithHeads(model)
     guide = None
-    if row.distil and teacher is not None:
+    if row.distil:
+        assert teacher is not None
         config = model.config
         guide = Guide(teacher.config, config.names, (config.rank_shared, config.rank_private), row.distil)
         learner.maps = guide.maps
@@ -323,8 +324,9 @@ def page(result: dict[str, Any]) -> str:
         tick = np.mean([r["tick_accuracy"] for r in own])
         lines += f"| {name} | {row.says} | {own[0]['parameters']:,} | {event.mean():.1%} | {event.min():.1%}..{event.max():.1%} | {tick:.1%} |\n"
     paired = ""
-    for name in ROWS:
-        against = "student, from scratch" if name.startswith("student, ") else "teacher"
+    scratch = "student, from scratch"
+    pairs = [(name, "teacher") for name in ROWS] + [(name, scratch) for name in ROWS if name.startswith("student, ")]
+    for name, against in pairs:
         both = [
             100.0 * (a["event_accuracy"] - b["event_accuracy"])
             for a in runs
@@ -344,7 +346,8 @@ def page(result: dict[str, Any]) -> str:
 Short trainings, the same budget for every row: {budget["steps"]} steps of {budget["streams"]} pieces of {PIECE} ticks, {budget["predict"]} ticks of each, a learning rate of at most {budget["lr"]:g}, drawn in the
 same order from the same {budget["pool"]:,} streams of 8 s; {np.median(minutes):.1f} minutes a row in the median, {max(minutes):.1f} at most, on one thread beside other work. Every row reads the vectors of
 frozen CNNs, that of the shipped student for frames and one for sound that learned from single words without the speaker left
-out, and the words; what differs is the network behind them, of the teacher's kind: causal TCNs, levels, exchange, InterCAD, or what the row's name leaves out. "Small" rows are a quarter as wide.
+out, and the words; what differs is the network behind them, of the teacher's kind: causal TCNs, levels, exchange, InterCAD, or what the row's name leaves out. Its exchange reads
+all 64 ticks of a piece. "Student" is that network a quarter as wide, not the streaming student that ships.
 
 {len(seeds)} seed{"s" * (len(seeds) > 1)}; seed k never hears speaker k, and is tested on that voice and on images that no training saw; heavy noise, simulated
 words, n = {n:,} events a row over all seeds. Mean over the seeds, smallest..largest of them.

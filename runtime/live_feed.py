@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Protocol
 
 from clcr_edge.packets import AudioChunk, VideoFrame
@@ -76,7 +77,8 @@ class LiveFeed:
         self._joined_s = -math.inf  # the same if chunks whose stamps wander are put end to end
         self._lag_s = 0.0  # how late audio usually comes; Bluetooth may take 0.2 s
         self._start_s: float | None = None
-        self._early = Batch()  # what arrived while the sources were watched, and is not over
+        self._early = Batch()  # what arrived while the sources were watched: a recogniser may hear a word in it
+        self._passed_over = 0
         self.audio_missed = 0  # ticks that went on without the audio of a living microphone
 
     @property
@@ -87,28 +89,38 @@ class LiveFeed:
         return self._start_s
 
     def _watched_start(self) -> float:
-        seen, early, until_s = Arrivals(), self._early, self._clock() + WATCH_S
+        seen, early, begun_s = Arrivals(), self._early, self._clock()
         self._drain_audio(early)  # what has been waiting: when it arrived is not known
+        self._pass_over(early)
         while self._hears or self._camera is not None:
             self._wake.clear()
-            had = len(early.chunks)
+            heard = len(early.chunks)
             self._drain_audio(early)
+            taken = self._pass_over(early)
             now = self._clock()
-            if len(early.chunks) > had:
+            seen.frames += [(now, t_s) for t_s in taken]
+            if len(early.chunks) > heard:
                 seen.sound.append((now, early.chunks[-1].end_s))
-            if self._camera is not None:
-                early.frames += self._camera.take()
+                # Sound that comes late is watched for longer, so that it and the pictures of one time are known.
+                lag_s = median(arrived_s - end_s for arrived_s, end_s in seen.sound)
+                self._lag_s = min(max(lag_s, 0.0), WATCH_S)
+            until_s = begun_s + WATCH_S + self._lag_s
             if now >= until_s:
                 break
             self._wake.wait(until_s - now)
-        seen.frames = [frame.t_s for frame in early.frames]
         now, phase_s = self._clock(), best_phase(seen, self._tick_s)
         start_s = now if phase_s is None else on_grid(now, phase_s, self._tick_s)
-        early.frames = early.frames[-1:]  # the picture that stands when the run begins
-        early.chunks = [chunk for chunk in early.chunks if chunk.end_s > start_s]
-        self._until_s, self._joined_s = None, -math.inf  # a ticker joins those that it gets
-        self._believe(early.chunks)
+        self._until_s, self._joined_s = None, -math.inf  # a ticker joins those that are not over when it starts
+        self._believe([chunk for chunk in early.chunks if chunk.end_s > start_s])
         return start_s
+
+    def _pass_over(self, early: Batch) -> list[float]:
+        """Take what the camera has; keep the newest frame, the picture that stands when the run begins, and count the others.
+        Gives the times of all."""
+        frames = [] if self._camera is None else self._camera.take()
+        self._passed_over += max(len(early.frames) + len(frames) - 1, 0)
+        early.frames = (early.frames + frames)[-1:]
+        return [frame.t_s for frame in frames]
 
     @property
     def _hears(self) -> bool:
@@ -116,8 +128,8 @@ class LiveFeed:
 
     @property
     def frames_dropped(self) -> int:
-        """Frames the camera overwrote before they were taken."""
-        return self._camera.frames_dropped if self._camera is not None else 0
+        """Frames the camera overwrote before they were taken, or that were over before tick 0 began."""
+        return self._passed_over + (self._camera.frames_dropped if self._camera is not None else 0)
 
     @property
     def states(self) -> dict[str, SourceState]:
