@@ -62,10 +62,13 @@ def _ages(seen: Arrivals, ends_s: Iterable[float]) -> float:
     sound_ends_s = [end_s for _, end_s in seen.sound]
     ages = []
     for end_s in ends_s:
-        ready_s = max(end_s, seen.sound[bisect_left(sound_ends_s, end_s)][0]) if seen.sound else end_s
+        ready_s = end_s
+        if seen.sound:
+            ready_s = max(end_s, seen.sound[min(bisect_left(sound_ends_s, end_s), len(seen.sound) - 1)][0])
         age_s = ready_s - end_s
         if seen.frames:
-            age_s += ready_s - max(t_s for arrived_s, t_s in seen.frames if t_s <= end_s and arrived_s <= ready_s)
+            known = (t_s for arrived_s, t_s in seen.frames if t_s <= end_s and arrived_s <= ready_s)
+            age_s += ready_s - max(known, default=seen.frames[0][1])
         ages.append(age_s)
     return float(np.mean(ages))
 
