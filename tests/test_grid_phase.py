@@ -75,9 +75,10 @@ def test_arrivals_that_wander_do_not_fall_over_the_edge() -> None:
 
 @pytest.mark.parametrize("latency_ms", [-30, -200])
 def test_stamps_that_cannot_be_are_no_reason_to_fall(latency_ms: int) -> None:
-    """A latency that was given wrongly stamps frames with times to come; a clock that settles, sound with times that go back."""
+    """A latency given wrongly stamps frames with times to come; a clock that settles, sound with times that go back."""
     wandering = [(came, end + 0.02 * (k % 2)) for k, (came, end) in enumerate(sound(100.0))]
-    for seen in (Arrivals(wandering, frames(100.0, 25.0, latency_ms / 1e3)), Arrivals(wandering[::-1])):
+    early = frames(100.0, 25.0, latency_ms / 1e3)
+    for seen in (Arrivals(wandering, early), Arrivals(frames=early), Arrivals(wandering[::-1])):
         phase_s = best_phase(seen, TICK_S)
         assert phase_s is None or 0.0 <= phase_s < TICK_S
 
