@@ -346,7 +346,7 @@ def page(result: dict[str, Any]) -> str:
     if audio and np.mean(audio) < 0.2:
         about = """
 By then audio alone has hardly begun to name digits, and late fusion counts it like the others: these figures say who learns
-quickly as much as who learns well. For some of the rows [digits_rows_long.md](digits_rows_long.md) has three times the steps.
+quickly as much as who learns well. For some of the rows [digits_rows_long.md](digits_rows_long.md) has three times the steps, at a higher rate.
 """
     if budget["steps"] > usual["steps"]:
         title += ": a longer budget"
