@@ -33,9 +33,9 @@ from rivals.graphs import INPUTS, Arrays, Eager, FrameCnn, Stream, export, with_
 from rivals.material import tick_inputs  # noqa: E402
 from rivals.ours import StepWithoutCnn  # noqa: E402
 from rivals.page import page  # noqa: E402
-from rivals.race import LIMIT, WARM, Race, Rival, ratio, summary, worst_of  # noqa: E402
+from rivals.race import LIMIT, Race, Rival, ratio, summary, worst_of  # noqa: E402
 from rivals.textbook import KvCache, TokenCache  # noqa: E402
-from rivals.window import Naive, Window  # noqa: E402
+from rivals.window import Naive, Window, reach  # noqa: E402
 
 from clcr_edge.bundle import read  # noqa: E402
 from clcr_edge.export.graph import export_step  # noqa: E402
@@ -144,7 +144,9 @@ def main(
     }
     naive = NaiveStream([_naive_graph(Naive(student, p)) for p in range(stride)], config)
 
-    ticks = WARM + rounds * _BLOCK + cold
+    words_gone = max(config.model.window * stride, config.model.word_ticks)
+    warm = -(-max(words_gone, *(reach(config.model, p) for p in range(stride))) // _BLOCK + 1) * _BLOCK
+    ticks = warm + rounds * _BLOCK + cold
     made = tick_inputs(config, ticks, seed=7)
     feeds = [{f.name: getattr(t, f.name) for f in dataclasses.fields(t)} for t in made]
     encode = open_graph(cnn.SerializeToString())
@@ -167,11 +169,12 @@ def main(
         {f"{name}|without": r for name, r in without.items()} | {f"{name}|all": r for name, r in everything.items()},
         {f"{name}|without": featured for name in without} | {f"{name}|all": feeds for name in everything},
         reference,
+        warm,
     )
     names = list(race.rivals)
     for name in names:
-        race.run(name, WARM, count=False)
-    for k in range(WARM):
+        race.run(name, warm, count=False)
+    for k in range(warm):
         naive.push(feeds[k])
     naive_us: list[float] = []
     naive_ratio: list[float] = []
@@ -179,7 +182,7 @@ def main(
     for r in range(rounds):
         for name in names[r % len(names) :] + names[: r % len(names)]:
             race.run(name, _BLOCK)
-        for k in range(WARM + r * _BLOCK, WARM + (r + 1) * _BLOCK):
+        for k in range(warm + r * _BLOCK, warm + (r + 1) * _BLOCK):
             naive.push(feeds[k])
             if k % _NAIVE_EVERY == 0:
                 begun = time.perf_counter_ns()
@@ -188,10 +191,10 @@ def main(
                 naive_ratio.append(naive_us[-1] / race.blocks["ours|all"][-1])
                 naive_difference = max(naive_difference, worst_of(reference[k], got))
                 assert naive_difference <= LIMIT, f"(b) differs by {naive_difference} at tick {k}"
-    warm = race.table("ours|without"), race.table("ours|all")
+    timed = race.table("ours|without"), race.table("ours|all")
 
     sweep = np.ones(6_000_000, np.float32)  # 24 MB: more than this machine gives one core of its last cache
-    frozen = Race(race.rivals, race.feeds, reference)
+    frozen = Race(race.rivals, race.feeds, reference, warm)
     frozen.at = dict(race.at)
     for k in range(cold):
         for name in names[k % len(names) :] + names[: k % len(names)]:
@@ -218,7 +221,7 @@ def main(
         "student": {"window": config.model.window, "strides": list(config.model.strides), "width": config.model.width},
         "reach_ticks": [w.reach for w in windows],
         "state_bytes_per_stream": state_bytes,
-        "warm": split(warm), "swept_caches": split(swept),
+        "warm": split(timed), "swept_caches": split(swept),
         "b": {
             **summary(naive_us, [0] * len(naive_us)), "ratio_to_ours": ratio(naive_ratio, [1.0] * len(naive_ratio)),
             "max_difference": naive_difference,

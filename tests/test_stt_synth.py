@@ -9,6 +9,7 @@ import pytest
 
 from clcr_edge.errors import UsageError
 from clcr_edge.stt import augment
+from clcr_edge.stt.drawn_voices import drawn_variant
 from clcr_edge.stt.synth import Voice, synthesiser
 from clcr_edge.stt.synthetic import render
 
@@ -33,6 +34,36 @@ def test_segments_cover_the_words_in_order() -> None:
 def test_an_unknown_voice_is_refused() -> None:
     with pytest.raises(UsageError, match="gmw/xx"):
         synthesiser().speak(("yes",), Voice("gmw/xx"))
+
+
+def test_a_drawn_voice_is_spoken_and_the_systems_own_stay_what_they_are() -> None:
+    own = [Voice("gmw/en"), Voice("gmw/en-US", "Mike")]
+    drawn = [Voice("gmw/en", drawn=drawn_variant(np.random.default_rng(seed))) for seed in (1, 2, 1)]
+    assert drawn[0] == drawn[2] != drawn[1]
+    words = ("seven", "stop")
+    before = [synthesiser().speak(words, voice) for voice in own]
+    speech = [synthesiser().speak(words, voice) for voice in drawn]
+    after = [synthesiser().speak(words, voice) for voice in own]
+    for one, other in zip(before, after, strict=True):  # not to the sample: espeak-ng keeps state from voice to voice
+        assert [s.phone for s in one.segments] == [s.phone for s in other.segments]
+        assert abs(one.segments[-1].end_s - other.segments[-1].end_s) < 0.005
+        assert abs(augment.rms(one.samples) / augment.rms(other.samples) - 1) < 0.02
+    assert all({s.word for s in x.segments} == {0, 1} for x in speech)
+    assert speech[0].segments == speech[2].segments
+    sounds = [before[0].samples, speech[0].samples, speech[1].samples]
+    for i, one in enumerate(sounds):  # an unknown variant would silently be the plain voice
+        for other in sounds[i + 1 :]:
+            length = min(len(one), len(other))
+            assert np.abs(one[:length] - other[:length]).max() > 0.05
+
+
+def test_drawn_voices_speak_up() -> None:
+    loud = []
+    for seed in range(30):
+        rng = np.random.default_rng([8, seed])
+        loud.append(augment.rms(synthesiser().speak(("seven",), Voice("gmw/en", drawn=drawn_variant(rng))).samples))
+    assert min(loud) > 0.003
+    assert max(loud) < 0.7  # full scale, cut off, is 1
 
 
 def test_corpus_is_the_same_for_every_number_of_workers() -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from rivals.graphs import Arrays
 
 LIMIT = 1e-4  # a rival that differs by more computes something else
-WARM = 160  # ticks before comparing: every receptive field is full (114) and so are the word windows
 Rival = Callable[[int, Arrays], list[np.ndarray]]
 
 
@@ -38,10 +37,15 @@ def ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
 
 
 class Race:
-    """Times each rival's ticks, block by block in a turning order, and holds each to the reference."""
+    """Times each rival's ticks, block by block in a turning order, and holds each to the reference.
 
-    def __init__(self, rivals: dict[str, Rival], feeds: dict[str, list[Arrays]], reference: list[list[np.ndarray]]) -> None:
-        self.rivals, self.feeds, self.reference = rivals, feeds, reference
+    `warm`: ticks before comparing; by then every receptive field and every window of words must be full.
+    """
+
+    def __init__(
+        self, rivals: dict[str, Rival], feeds: dict[str, list[Arrays]], reference: list[list[np.ndarray]], warm: int
+    ) -> None:
+        self.rivals, self.feeds, self.reference, self.warm = rivals, feeds, reference, warm
         self.at = dict.fromkeys(rivals, 0)
         self.times: dict[str, list[float]] = {name: [] for name in rivals}
         self.phases: dict[str, list[int]] = {name: [] for name in rivals}
@@ -58,7 +62,7 @@ class Race:
             begun = time.perf_counter_ns()
             got = self.rivals[name](tick, feed)
             spent.append((time.perf_counter_ns() - begun) / 1e3)
-            if tick >= WARM:
+            if tick >= self.warm:
                 difference = worst_of(self.reference[tick], got)
                 assert difference <= LIMIT, f"{name} differs by {difference} at tick {tick}: not the same outputs"
                 self.difference[name] = max(self.difference[name], difference)

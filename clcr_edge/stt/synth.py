@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ _PHONEME_EVENTS = 1  # espeakINITIALIZE_PHONEME_EVENTS
 _WORD, _PHONEME = 1, 7
 _RATE, _PITCH, _RANGE, _GAP = 1, 3, 4, 7
 _UTF8 = 1
+_DRAWN = "drawn"  # name of the variant file that holds a drawn voice
 
 
 class _Event(ctypes.Structure):
@@ -42,7 +45,10 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class Voice:
-    """How to speak: an espeak-ng voice file and variant, words per minute, pitch and its range (0..100), word gap (10 ms)."""
+    """How to speak: an espeak-ng voice file and variant, words per minute, pitch and its range (0..100), word gap (10 ms).
+
+    `drawn` is the text of a variant file that espeak-ng does not have (see `drawn_voices`); it takes the variant's place.
+    """
 
     accent: str = "gmw/en"
     variant: str = ""
@@ -50,11 +56,13 @@ class Voice:
     pitch: int = 50
     pitch_range: int = 50
     gap: int = 0
+    drawn: str = ""
 
     @property
     def name(self) -> str:
         """Name for espeak-ng. An unknown variant would silently give the plain voice: see `Synthesiser.speak`."""
-        return f"{self.accent}+{self.variant}" if self.variant else self.accent
+        variant = _DRAWN if self.drawn else self.variant
+        return f"{self.accent}+{variant}" if variant else self.accent
 
 
 @dataclass(frozen=True)
@@ -86,15 +94,40 @@ class Synthesiser:
             self._library = ctypes.CDLL(path)
         except OSError as error:
             raise MissingPartError("espeak-ng is not installed: apt-get install espeak-ng") from error
-        self.rate_hz = int(self._library.espeak_Initialize(_RETRIEVE_SYNCHRONOUSLY, 200, None, _PHONEME_EVENTS))
-        if self.rate_hz <= 0:
-            raise MissingPartError("espeak-ng has no voice data: apt-get install espeak-ng-data")
         self._libc = ctypes.CDLL(None)
         self._chunks: list[FloatArray] = []
         self._events: list[tuple[int, int, int, str]] = []
         self._callback = _Callback(self._collect)
+        self._own_voices: tempfile.TemporaryDirectory[str] | None = None
+        self._initialise(None)
+
+    def _initialise(self, folder: str | None) -> None:
+        path = folder.encode() if folder else None
+        self.rate_hz = int(self._library.espeak_Initialize(_RETRIEVE_SYNCHRONOUSLY, 200, path, _PHONEME_EVENTS))
+        if self.rate_hz <= 0:
+            raise MissingPartError("espeak-ng has no voice data: apt-get install espeak-ng-data")
         self._library.espeak_SetSynthCallback(self._callback)
-        self._voice = ""
+        self._voice = ("", "")
+
+    def _write_drawn(self, text: str) -> None:
+        """espeak-ng reads variants from its data only. So a folder that is the system's by links, but for the variants."""
+        if self._own_voices is None:
+            found = ctypes.c_char_p()
+            self._library.espeak_Info.restype = ctypes.c_char_p
+            self._library.espeak_Info(ctypes.byref(found))
+            system = Path((found.value or b"").decode())
+            self._own_voices = tempfile.TemporaryDirectory(prefix="clcr-edge-voices-")
+            data = Path(self._own_voices.name) / "espeak-ng-data"
+            variants = data / "voices" / "!v"
+            variants.mkdir(parents=True)
+            for entry in system.iterdir():
+                if entry.name != "voices":
+                    (data / entry.name).symlink_to(entry)
+            for entry in (system / "voices" / "!v").iterdir():
+                (variants / entry.name).symlink_to(entry)
+            self._library.espeak_Terminate()
+            self._initialise(self._own_voices.name)
+        (Path(self._own_voices.name) / "espeak-ng-data" / "voices" / "!v" / _DRAWN).write_text(text)
 
     def _collect(self, samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
@@ -113,10 +146,12 @@ class Synthesiser:
 
         `seed` fixes the C library's random numbers, which some variants use (flutter, breath).
         """
-        if voice.name != self._voice:
+        if (voice.name, voice.drawn) != self._voice:
+            if voice.drawn:
+                self._write_drawn(voice.drawn)
             if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
                 raise UsageError(f"espeak-ng has no voice {voice.name!r}: see espeak-ng --voices=en")
-            self._voice = voice.name
+            self._voice = (voice.name, voice.drawn)
         for parameter, value in (
             (_RATE, voice.words_per_minute), (_PITCH, voice.pitch), (_RANGE, voice.pitch_range), (_GAP, voice.gap)
         ):  # fmt: skip

@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from clcr_edge.errors import UsageError
 from clcr_edge.stt import augment
 from clcr_edge.stt.arrays import FloatArray
+from clcr_edge.stt.drawn_voices import drawn_variant
 from clcr_edge.stt.mel import RATE_HZ, log_mel
 from clcr_edge.stt.synth import Voice, synthesiser
 from clcr_edge.stt.vocabulary import (
@@ -24,6 +25,7 @@ from clcr_edge.stt.vocabulary import (
 )
 
 _SHARD = 500  # utterances rendered by one process: espeak-ng keeps state, so a fixed shard is what makes a run repeatable
+_DRAWN_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,14 @@ def random_voice(rng: np.random.Generator, accents: Sequence[str], variants: Seq
     )
 
 
+def training_voice(rng: np.random.Generator) -> Voice:
+    """One of espeak-ng's own voices, or, more often, one that is drawn for this utterance alone."""
+    voice = random_voice(rng, TRAIN_ACCENTS, TRAIN_VARIANTS)
+    if rng.random() < _DRAWN_SHARE:
+        return replace(voice, variant="", drawn=drawn_variant(rng))
+    return voice
+
+
 def clean_utterance(
     words: tuple[str, ...], voice: Voice, rng: np.random.Generator, speed: float = 1.0, curve: FloatArray | None = None
 ) -> tuple[FloatArray, tuple[tuple[str, int, float, float], ...]]:
@@ -99,7 +109,7 @@ def _shard(arguments: tuple[int, int, int, float]) -> list[Spoken]:
             result.append(Spoken((), (), log_mel(_noise_alone(rng)).astype(np.float16)))
             continue
         while True:
-            voice = random_voice(rng, TRAIN_ACCENTS, TRAIN_VARIANTS)
+            voice = training_voice(rng)
             speed = float(rng.uniform(0.85, 1.18))
             words = random_words(rng)
             try:
