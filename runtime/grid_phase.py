@@ -1,7 +1,7 @@
 """Where on the clock the ticks of a live run end: just behind a frame's arrival and just as a block of sound is handed over.
 
 Ticks come every 40 ms whatever the sources do, and a sound card hands over its blocks at moments of its own. A tick that ends
-just behind a block's last sample waits for the whole next one: up to 10 ms, by chance, for as long as the run lasts. A camera
+just behind a block's last sample waits for the whole next one: up to 5 or 10 ms, by chance, for as long as the run lasts. A camera
 of 25 or 50 frames a second costs up to its interval in the same way. So a run watches its sources for a moment before it
 begins, and begins where what arrived would have been used soonest.
 

@@ -16,6 +16,8 @@ from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.ticker import JITTER_S
 
+_EARLY_S = 0.004  # before a tick's end to begin listening for its sound: more than stamps wander, less than a block's length
+
 
 class LiveSource(Protocol):
     """What a feed asks of a source, whatever it gives; see `WatchedSource`."""
@@ -65,9 +67,11 @@ class LiveFeed:
         grace_s: float = 0.12,
         behind_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._camera = camera
         self._microphone = microphone
+        self._sleep = sleep
         self._wake = wake
         self._tick_s = tick_s
         self._grace_s = grace_s
@@ -157,6 +161,9 @@ class LiveFeed:
         if now - end_s > self._behind_s:
             batch.restart_s = on_grid(now, end_s % self._tick_s, self._tick_s)
             end_s = batch.restart_s + self._tick_s
+        # No tick can be complete before it ends: blocks and frames that come until then need not wake anybody.
+        if end_s - _EARLY_S > now:
+            self._sleep(end_s - _EARLY_S - now)
         while True:
             self._wake.clear()  # before looking, so that nothing that arrives meanwhile is slept over
             self._drain_audio(batch)

@@ -23,8 +23,10 @@ from clcr_edge.runtime.source_state import SourceState
 from clcr_edge.runtime.stages import LatencyHistogram
 from clcr_edge.runtime.watched_source import WatchedSource
 
-_BLOCK_S = 0.010
-_MAX_WAITING = 500  # blocks: 5 s; a caller that stops taking loses the oldest
+# A tick waits for the block that completes it, so short blocks make predictions younger. PortAudio keeps two blocks: a sound
+# server holds what comes meanwhile, a card (hw:) would overflow where callbacks are late by more.
+_BLOCK_S, _CARD_BLOCK_S = 0.005, 0.010
+_MAX_WAITING_S = 5.0  # a caller that stops taking loses the oldest
 _STALLED_S = 0.5  # without a callback
 _GIVEN_UP_S = 10.0  # of a stall, after which the device is opened anew
 _LOOK_S = 0.1
@@ -59,7 +61,7 @@ class Microphone(WatchedSource):
         self._wake = wake or threading.Event()
         self._offset_s = offset_s
         self._decoding = decoding or LatencyHistogram()
-        self._blocks: deque[tuple[FloatArray, float, float]] = deque(maxlen=_MAX_WAITING)
+        self._blocks: deque[tuple[FloatArray, float, float]] = deque(maxlen=round(_MAX_WAITING_S / _BLOCK_S))
         self._lock = threading.Lock()  # the clock and the resampler belong to one opening; blocks of another would be wrong
         self._opening = 0
         self._device: InputDevice | None = None
@@ -110,10 +112,11 @@ class Microphone(WatchedSource):
                 if opening == self._opening:
                     self._finished()
 
+            block_s = _CARD_BLOCK_S if "(hw:" in device.name else _BLOCK_S
             stream = sd.InputStream(
                 device=device.index,
                 samplerate=native_hz,
-                blocksize=round(native_hz * _BLOCK_S),  # 0 gives ragged blocks of 1 to 64 frames
+                blocksize=round(native_hz * block_s),  # 0 gives ragged blocks of 1 to 64 frames
                 channels=channels,
                 dtype="float32",
                 latency="low",
@@ -161,7 +164,7 @@ class Microphone(WatchedSource):
             mono = data[:, self._channel.index].copy()
         else:
             mono = data[:, 0].copy() if data.shape[1] == 1 else data.mean(axis=1, dtype=np.float32)
-        if len(self._blocks) == _MAX_WAITING:
+        if len(self._blocks) == self._blocks.maxlen:
             self.drops += 1
         self._blocks.append((mono, captured_s, arrival_s))
         self._monitor.arrived()

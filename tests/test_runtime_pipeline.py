@@ -152,6 +152,10 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    def sleep(self, seconds: float) -> None:
+        assert 0.0 < seconds < 0.08
+        self.now += seconds
+
 
 class Wake(threading.Event):
     """The wake event of such a time."""
@@ -233,7 +237,8 @@ class Microphone:
 def rig(lag_s: float = 0.001, *, microphone: bool = True) -> tuple[Clock, Sources, LiveFeed]:
     clock = Clock()
     sources = Sources(clock, lag_s)
-    feed = LiveFeed(Camera(sources), Microphone(sources) if microphone else None, Wake(clock), clock=clock)
+    camera, ears = Camera(sources), Microphone(sources) if microphone else None
+    feed = LiveFeed(camera, ears, Wake(clock), clock=clock, sleep=clock.sleep)
     return clock, sources, feed
 
 
