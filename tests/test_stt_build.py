@@ -90,6 +90,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--work", "file/work"], "file/work: Not a directory; name another place", 1),
         (["--epochs", "0"], "epochs 0: give a number above 0", 2),
         (["--stage2-rate", "nan"], "stage2_rate nan: give a number above 0", 2),
+        (["--drawn", "60"], "drawn 60.0: a share; give 0 to 1", 2),
     ],
 )
 @needs_espeak

@@ -72,6 +72,8 @@ def test_corpus_is_the_same_for_every_number_of_workers() -> None:
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.features, b.features)
     assert any(s.words for s in one)
+    drawn = render(12, 5, drawn=1.0)
+    assert sum(s.words == t.words and len(s.features) == len(t.features) for s, t in zip(one, drawn, strict=True)) < 12
 
 
 def test_resample_keeps_a_tone_and_changes_speed() -> None:

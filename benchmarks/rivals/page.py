@@ -71,6 +71,31 @@ def _floor(result: dict[str, Any]) -> str:
     return "".join(lines)
 
 
+def _bound(result: dict[str, Any]) -> str:
+    """What no way of computing IntraCED can win, held against the aims."""
+    bound = result["bound"]
+    ratios = bound["rivals_to_it"]
+
+    def of(letter: str, part: str) -> float:
+        return next(float(x["p50"]) for name, x in ratios.items() if name[0] == letter and name[1] in ":|" and name.endswith(part))
+
+    rows = [
+        ("(e), without the frame CNN", 1.5, of("e", "|without")),
+        ("(a), without the frame CNN", 6.0, of("a", "|without")),
+        ("(a), all included", 4.0, of("a", "|all")),
+        ("(b), all included", 100.0, of("b", "|all")),
+    ]
+    text = (
+        "Were IntraCED free (its graph cut out, the newest tokens put in the place of what it pools; this computes something else), "
+        f"the step without the frame CNN would take {bound['without_frame_cnn']['p50_us']:.0f} us, all included "
+        f"{bound['all_included']['p50_us']:.0f}. No way of computing IntraCED can make the ratios larger than the rivals' times over those:\n\n"
+        "| against | aimed at | at most, with this network around IntraCED | |\n|---|---|---|---|\n"
+    )
+    for name, aim, most in rows:
+        text += f"| {name} | >= {aim:g}x | {most:.2f}x | {'within reach' if most >= aim else 'out of reach'} |\n"
+    return text
+
+
 def _continual(result: dict[str, Any]) -> str:
     d = result["d"]
     if d is None:
@@ -134,4 +159,7 @@ At a camera's pace other work runs between two ticks. Here 24 MB are read before
 {_continual(result)}
 ## Where the floor lies
 
-{_floor(result)}"""
+{_floor(result)}
+## What is out of reach
+
+{_bound(result)}"""

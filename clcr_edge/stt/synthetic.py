@@ -25,7 +25,6 @@ from clcr_edge.stt.vocabulary import (
 )
 
 _SHARD = 500  # utterances rendered by one process: espeak-ng keeps state, so a fixed shard is what makes a run repeatable
-_DRAWN_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,10 @@ def random_voice(rng: np.random.Generator, accents: Sequence[str], variants: Seq
     )
 
 
-def training_voice(rng: np.random.Generator) -> Voice:
-    """One of espeak-ng's own voices, or, more often, one that is drawn for this utterance alone."""
+def training_voice(rng: np.random.Generator, drawn: float) -> Voice:
+    """One of espeak-ng's own voices, or, with a chance of `drawn`, one that is drawn for this utterance alone."""
     voice = random_voice(rng, TRAIN_ACCENTS, TRAIN_VARIANTS)
-    if rng.random() < _DRAWN_SHARE:
+    if drawn and rng.random() < drawn:
         return replace(voice, variant="", drawn=drawn_variant(rng))
     return voice
 
@@ -99,8 +98,8 @@ def _noise_alone(rng: np.random.Generator) -> FloatArray:
     return augment.level(sound, float(rng.uniform(-45, -3)))
 
 
-def _shard(arguments: tuple[int, int, int, float]) -> list[Spoken]:
-    seed, first, count, noise_share = arguments
+def _shard(arguments: tuple[int, int, int, float, float]) -> list[Spoken]:
+    seed, first, count, noise_share, drawn = arguments
     result: list[Spoken] = []
     recent: list[FloatArray] = []
     for index in range(first, first + count):
@@ -109,7 +108,7 @@ def _shard(arguments: tuple[int, int, int, float]) -> list[Spoken]:
             result.append(Spoken((), (), log_mel(_noise_alone(rng)).astype(np.float16)))
             continue
         while True:
-            voice = training_voice(rng)
+            voice = training_voice(rng, drawn)
             speed = float(rng.uniform(0.85, 1.18))
             words = random_words(rng)
             try:
@@ -123,9 +122,11 @@ def _shard(arguments: tuple[int, int, int, float]) -> list[Spoken]:
     return result
 
 
-def render(count: int, seed: int, workers: int = 1, noise_share: float = 0.06) -> list[Spoken]:
-    """`count` utterances; the same for every number of workers."""
-    jobs = [(seed, first, min(_SHARD, count - first), noise_share) for first in range(0, count, _SHARD)]
+def render(
+    count: int, seed: int, workers: int = 1, noise_share: float = 0.06, drawn: float = 0.0
+) -> list[Spoken]:
+    """`count` utterances; the same for every number of workers. drawn: share of them in a voice drawn for the utterance."""
+    jobs = [(seed, first, min(_SHARD, count - first), noise_share, drawn) for first in range(0, count, _SHARD)]
     context = multiprocessing.get_context("spawn")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with context.Pool(workers, maxtasksperchild=1) as pool:
