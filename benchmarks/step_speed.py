@@ -5,7 +5,7 @@
 
 Every rival reads the same ticks (random frames, sound and words that come and go) and is held to the step's outputs within
 1e-4 at every tick before and while it is timed. A round gives each rival in turn eight consecutive ticks (every phase of the
-levels twice), the order turning from round to round; a ratio is the median over the rounds of a rival's median tick over ours
+levels twice), in an order drawn anew each round; a ratio is the median over the rounds of a rival's median tick over ours
 in the same round, with the tenth and the ninetieth percentile, so that what else the machine does cancels. (b) runs every
 seventh tick.
 Afterwards the same with caches swept before each tick, as a camera's pace leaves them. Writes JSON and docs/speed.md.
@@ -187,9 +187,10 @@ def main(
     naive_ratio: list[float] = []
     naive_to_bound: list[float] = []
     naive_difference = 0.0
+    order = np.random.default_rng(11)  # nobody always runs behind the same rival, whose weights it finds in the caches or not
     for r in range(rounds):
-        for name in names[r % len(names) :] + names[: r % len(names)]:
-            race.run(name, _BLOCK)
+        for name in order.permutation(names):
+            race.run(str(name), _BLOCK)
         for k in range(warm + r * _BLOCK, warm + (r + 1) * _BLOCK):
             naive.push(feeds[k])
             if k % _NAIVE_EVERY == 0:
@@ -217,9 +218,9 @@ def main(
     sweep = np.ones(6_000_000, np.float32)  # 24 MB: more than this machine gives one core of its last cache
     frozen = Race(race.rivals, race.feeds, reference, warm, race.unheld)
     frozen.at = dict(race.at)
-    for k in range(cold):
-        for name in names[k % len(names) :] + names[: k % len(names)]:
-            frozen.run(name, 1, before=sweep.sum)
+    for _ in range(cold):
+        for name in order.permutation(names):
+            frozen.run(str(name), 1, before=sweep.sum)
     swept = frozen.table("ours|without"), frozen.table("ours|all")
 
     def split(tables: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def _bound(result: dict[str, Any]) -> str:
     text = (
         "Were IntraCED free (its graph cut out, the newest tokens put in the place of what it pools; this computes something else), "
         f"the step without the frame CNN would take {bound['without_frame_cnn']['p50_us']:.0f} us, all included "
-        f"{bound['all_included']['p50_us']:.0f}. No way of computing IntraCED can make the ratios larger than the rivals' times over those:\n\n"
+        f"{bound['all_included']['p50_us']:.0f}. No way of computing IntraCED can make the ratios larger than the rivals' times over those (medians over the rounds):\n\n"
         "| against | aimed at | at most, with this network around IntraCED | |\n|---|---|---|---|\n"
     )
     for name, aim, most in rows:
@@ -127,8 +127,8 @@ clcr-edge export --out out/digits-bundle
 python benchmarks/step_speed.py out/digits-bundle --continual out/continual
 ```
 
-All rivals run in one process in turn, read the same ticks and are held to the step's outputs within 1e-4 at every tick; the
-figures are per tick, n = {result["ticks_per_rival"]} each. "Times ours" is the median over {result["rounds"]} rounds of the rival's {result.get("ratio_of", "median")} tick over ours in the same
+All rivals run in one process in an order drawn anew each round. They read the same ticks and are held to the step's outputs
+within 1e-4 at every tick; figures are per tick, n = {result["ticks_per_rival"]} each. "Times ours" is the median over {result["rounds"]} rounds of the rival's {result.get("ratio_of", "median")} tick over ours in the same
 round: the machine is shared, so trust the ratios, not the microseconds.
 
 {_aims(result)}

@@ -1,4 +1,4 @@
-"""The race: each rival's ticks timed block by block in a turning order, its outputs held to ours."""
+"""The race: each rival's ticks timed block by block in an order that its caller draws, its outputs held to ours."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
 
 
 class Race:
-    """Times each rival's ticks, block by block in a turning order, and holds each to the reference.
+    """Times each rival's ticks, block by block in an order that its caller draws, and holds each to the reference.
 
     `warm`: ticks before comparing; by then every receptive field and every window of words must be full. `unheld`: those that
     only bound the others and compute something else.
