@@ -61,8 +61,8 @@ class AudioClock:
         if since_s > _GAP_S and not math.isnan(self._anchor_s):
             self._settling = True
         if self._settling:
-            if since_s < 0.5 * length_s or since_s > _GAP_S:
-                return None  # blocks of a backlog come at once; their time has gone
+            if since_s < 0.75 * length_s or since_s > _GAP_S:
+                return None  # a backlog's blocks come at once, or nearly so on a busy machine; their time has gone
             self._settling = False
             self._restart_estimates(arrival_s)
             self._drift.restart()

@@ -1,9 +1,9 @@
 """Where on the clock the ticks of a live run end: just behind a frame's arrival and just as a block of sound is handed over.
 
 Ticks come every 40 ms whatever the sources do, and a sound card hands over its blocks at moments of its own. A tick that ends
-just behind a block's last sample waits for the whole next one: up to 5 or 10 ms, by chance, for as long as the run lasts. A camera
-of 25 or 50 frames a second costs up to its interval in the same way. So a run watches its sources for a moment before it
-begins, and begins where what arrived would have been used soonest.
+just behind a block's last sample waits for the whole next one: up to 5 or 10 ms, by chance, for as long as the run lasts. A
+camera of 25 or 50 frames a second costs up to its interval in the same way. So a run watches its sources for a moment before
+it begins, and begins where what arrived would have been used soonest.
 
 The grid is never moved while a run lasts. Sources that keep the machine's time (a sound server's, most network cameras') keep
 what was gained. Two clocks 50 ppm apart walk through a camera's 40 ms in a quarter of an hour: the gain becomes as large a loss

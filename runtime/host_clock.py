@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 _LATEST_S = 0.3  # a callback may have waited so long for the interpreter, and the device's own reading still be believed
-_LEAK_S = 2e-5  # per block: a steady clock that drifts against ours is followed upward
+_LEAK = 1e-3  # seconds a second: a steady clock that drifts against ours is followed upward
 
 
 class HostClock:
@@ -22,6 +22,7 @@ class HostClock:
         self._wall = wall
         self._is_wall: bool | None = None
         self._offset_s = math.inf  # ours minus the device's, where that is no wall clock
+        self._stamped_s = 0.0  # when that was last looked at
 
     def stamp(self, current_s: float, adc_s: float) -> tuple[float, float]:
         """`(captured_s, arrival_s)` of a block, monotonic.
@@ -36,7 +37,8 @@ class HostClock:
             arrival_s = current_s + (now - wall)
         else:
             # The smallest difference seen is the truest: the others had to wait for the interpreter.
-            self._offset_s = min(self._offset_s + _LEAK_S, now - current_s)
+            self._offset_s = min(self._offset_s + _LEAK * (now - self._stamped_s), now - current_s)
+            self._stamped_s = now
             arrival_s = current_s + self._offset_s
         if not -1e-3 <= now - arrival_s <= _LATEST_S:
             arrival_s = now

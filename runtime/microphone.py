@@ -16,7 +16,15 @@ from clcr_edge.runtime.audio_clock import AudioClock
 from clcr_edge.runtime.deadline import abandoned
 from clcr_edge.runtime.host_clock import HostClock
 from clcr_edge.runtime.mic_channel import MicChannel
-from clcr_edge.runtime.portaudio import InputDevice, find_input, forget_exit_handler, guarded, sounddevice, takes_rate
+from clcr_edge.runtime.portaudio import (
+    InputDevice,
+    behind_server,
+    find_input,
+    forget_exit_handler,
+    guarded,
+    sounddevice,
+    takes_rate,
+)
 from clcr_edge.runtime.reopening import Reopening
 from clcr_edge.runtime.source_monitor import SourceMonitor
 from clcr_edge.runtime.source_state import SourceState
@@ -24,9 +32,10 @@ from clcr_edge.runtime.stages import LatencyHistogram
 from clcr_edge.runtime.watched_source import WatchedSource
 
 # A tick waits for the block that completes it, so short blocks make predictions younger. PortAudio keeps two blocks: a sound
-# server holds what comes meanwhile, a card (hw:) would overflow where callbacks are late by more.
-_BLOCK_S, _CARD_BLOCK_S = 0.005, 0.010
+# server holds what comes meanwhile, a card would overflow where callbacks are late by more.
+_BLOCK_S, _SERVER_BLOCK_S = 0.010, 0.005
 _MAX_WAITING_S = 5.0  # a caller that stops taking loses the oldest
+_SAME_S = 1e-6  # stamps count samples, so that those without a break agree to rounding
 _STALLED_S = 0.5  # without a callback
 _GIVEN_UP_S = 10.0  # of a stall, after which the device is opened anew
 _LOOK_S = 0.1
@@ -61,7 +70,7 @@ class Microphone(WatchedSource):
         self._wake = wake or threading.Event()
         self._offset_s = offset_s
         self._decoding = decoding or LatencyHistogram()
-        self._blocks: deque[tuple[FloatArray, float, float]] = deque(maxlen=round(_MAX_WAITING_S / _BLOCK_S))
+        self._blocks: deque[tuple[FloatArray, float, float]] = deque(maxlen=round(_MAX_WAITING_S / _SERVER_BLOCK_S))
         self._lock = threading.Lock()  # the clock and the resampler belong to one opening; blocks of another would be wrong
         self._opening = 0
         self._device: InputDevice | None = None
@@ -112,7 +121,8 @@ class Microphone(WatchedSource):
                 if opening == self._opening:
                     self._finished()
 
-            block_s = _CARD_BLOCK_S if "(hw:" in device.name else _BLOCK_S
+            names = [str(info["name"]) for info in sd.query_devices()]
+            block_s = _SERVER_BLOCK_S if behind_server(device, names) else _BLOCK_S
             stream = sd.InputStream(
                 device=device.index,
                 samplerate=native_hz,
@@ -213,8 +223,11 @@ class Microphone(WatchedSource):
         return self._clock.drift_ppm
 
     def take(self) -> list[AudioChunk]:
-        """The audio that has arrived since the last call; contiguous chunks unless the device lost some."""
-        out = []
+        """The audio that has arrived since the last call; contiguous chunks unless the device lost some.
+
+        Blocks that follow one another without a break come as one chunk: everything behind costs by the chunk.
+        """
+        out: list[AudioChunk] = []
         with self._lock:
             while self._blocks:
                 block, captured_s, arrival_s = self._blocks.popleft()
@@ -232,7 +245,7 @@ class Microphone(WatchedSource):
                 self._decoding.add(time.monotonic() - begun)
                 if chunk is not None:
                     out.append(chunk)
-        return [chunk for chunk in out if self._monitor.stamped(chunk)]
+        return [chunk for chunk in joined(out) if self._monitor.stamped(chunk)]
 
     def _resampled(self, block: FloatArray, t_s: float) -> AudioChunk | None:
         if self._resampler is None:
@@ -251,3 +264,14 @@ class Microphone(WatchedSource):
     def close(self) -> None:
         """Stop recording. Returns within seconds even where PortAudio hangs."""
         self._loop.close(_FIRST_S)
+
+
+def joined(chunks: list[AudioChunk]) -> list[AudioChunk]:
+    """The same sound in as few chunks as have no break between them."""
+    runs: list[list[AudioChunk]] = []
+    for chunk in chunks:
+        if runs and abs(chunk.t_s - runs[-1][-1].end_s) < _SAME_S:
+            runs[-1].append(chunk)
+        else:
+            runs.append([chunk])
+    return [AudioChunk(np.concatenate([c.samples for c in run]), run[0].rate_hz, run[0].t_s) for run in runs]

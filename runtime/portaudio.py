@@ -6,7 +6,7 @@ import atexit
 import gc
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from clcr_edge.runtime.deadline import within
 
 T = TypeVar("T")
 
+_SERVERS = frozenset({"pulse", "pipewire"})
 # A stalled sound server blocks even the listing of devices, for ever.
 _DEADLINE_S = 5.0
 
@@ -97,6 +98,14 @@ def input_devices(*, with_rates: bool = False, anew: bool = False) -> list[Input
         return found
 
     return guarded("PortAudio", listed)
+
+
+def behind_server(device: InputDevice, names: Collection[str]) -> bool:
+    """Whether a sound server stands between this device and the card. names: of all devices that PortAudio lists.
+
+    Known of ALSA's names for PulseAudio and PipeWire, and of its `default` where one of them answers; of nothing else.
+    """
+    return device.name in _SERVERS or (device.name == "default" and not _SERVERS.isdisjoint(names))
 
 
 def _any_stream(sd: Any) -> bool:

@@ -208,6 +208,16 @@ def image_noise(level: float) -> Callable[[], float]:
     return lambda: next(100.0 * r["event_accuracy"] for r in result("vision_noise")["rows"] if r["image_noise"] == level)
 
 
+def speed_ratio(part: str, rival: str) -> Callable[[], float]:
+    """How much longer a rival's tick takes than ours."""
+
+    def number() -> float:
+        rows = result("step_speed")["warm"][part]
+        return float(next(x["ratio_to_ours"]["p50"] for name, x in rows.items() if name.startswith(rival)))
+
+    return number
+
+
 SYNTHETIC = ("stt_accuracy", "synthetic")
 PEOPLE = ("stt_accuracy", "people_digits_left_one_out", "all")
 # What a document says, as a pattern with the number in a group, and where the number comes from. The words around a number
@@ -273,6 +283,10 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"idle machine, vision ([\d.]+) /", at("soak_calm", "whole", "age_vision_p50_ms")),
     ("README.md", r"([\d.]+) s from a cold start to the first", at("soak_calm", "first_prediction_s")),
     ("docs/metrics.md", r"recogniser: ([\d.]+) MB, reached", lambda: at("soak", "memory", "highest_bytes_second_half")() / 1e6),
+    ("README.md", r"IntraCED\) takes ([\d.]+) times", speed_ratio("without_frame_cnn", "e:")),
+    ("README.md", r"features cached ([\d.]+) times", speed_ratio("without_frame_cnn", "a:")),
+    ("README.md", r"all included ([\d.]+) times \(wanted: 4", speed_ratio("all_included", "a:")),
+    ("README.md", r"cached it is (\d+) times", at("step_speed", "b", "ratio_to_ours", "p50")),
     ("README.md", r"one core serves (\d+) streams", at("runtime_figures", "streams", "every_deadline_met_with")),
     ("README.md", r"session ([\d.]+) s after its end", lambda: at("word_latency", "latency", "p50_ms")() / 1e3),
     ("README.md", r"p90 ([\d.]+) s\), with its start", lambda: at("word_latency", "latency", "p90_ms")() / 1e3),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import struct
 import wave
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,8 @@ def _write_labels(path: Path, count: int, magic: int = 2_049) -> None:
 
 def _write_wav(path: Path, seconds: float = 0.3, rate: int = 8_000, channels: int = 1) -> None:
     t = np.arange(int(seconds * rate)) / rate
-    tone = (12_000 * np.sin(2 * np.pi * 440 * t) * np.hanning(len(t))).astype("<i2")
+    hertz = 440 + zlib.crc32(path.name.encode()) % 100_003 / 100  # no two alike, as no two takes are
+    tone = (12_000 * np.sin(2 * np.pi * hertz * t) * np.hanning(len(t))).astype("<i2")
     with wave.open(str(path), "wb") as f:
         f.setparams((channels, 2, rate, 0, "NONE", ""))
         f.writeframes(np.repeat(tone, channels).tobytes())
@@ -191,6 +194,23 @@ def test_bad_recordings(root: Path, name: str, content: bytes, message: str) -> 
         load_bank(root)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_every_bad_recording_is_named(root: Path) -> None:
+    folder = root / "fsdd" / "recordings"
+    (folder / "1_ann_0.wav").write_bytes(b"RIFF")
+    (folder / "notes.wav").write_bytes(b"")
+    shutil.copy(folder / "2_ann_1.wav", folder / "2_copy_1.wav")
+    with pytest.raises(DataError) as error:
+        load_bank(root)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    for name, what in (
+        ("1_ann_0.wav", "not a readable"),
+        ("notes.wav", "expected a name"),
+        ("2_copy_1.wav", "the same recording as 2_ann_1.wav"),
+    ):
+        assert any(name in line and what in line for line in lines), (name, lines)
 
 
 def test_short_silent_and_truncated_wav(tmp_path: Path) -> None:

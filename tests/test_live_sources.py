@@ -216,7 +216,7 @@ clock, lost = microphone._clock, microphone.drops
 microphone.close()
 chunks = [c for part in parts for c in part]
 whole = sum(len(c.samples) for c in chunks) / 16_000 - (chunks[-1].end_s - chunks[0].t_s)
-chunks = chunks[60:]  # the clock has settled
+chunks = [c for c in chunks if c.t_s > chunks[0].t_s + 0.6]  # the clock has settled
 gaps = [b.t_s - a.end_s for a, b in zip(chunks, chunks[1:])]
 print(json.dumps({"steps": steps, "gap": max(map(abs, gaps)), "lags": lags, "jumps": clock.jumps, "lost": lost, "whole": whole,
                   "samples": sum(len(c.samples) for c in chunks), "span": chunks[-1].end_s - chunks[0].t_s}))

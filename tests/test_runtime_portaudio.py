@@ -5,11 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from clcr_edge.errors import SourceError
+from clcr_edge.packets import AudioChunk
 from clcr_edge.runtime import portaudio
-from clcr_edge.runtime.portaudio import InputDevice, find_input, input_devices
+from clcr_edge.runtime.microphone import joined
+from clcr_edge.runtime.portaudio import InputDevice, behind_server, find_input, input_devices
 
 
 def device(index: int, name: str) -> InputDevice:
@@ -69,3 +72,34 @@ def test_portaudio_looks_again_only_where_that_ends_no_stream(monkeypatch: pytes
     input_devices(anew=True)
     assert looked == ["end", "begin"]
     del proxy
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "behind"),
+    [
+        ("pulse", ["pulse", "default"], True),
+        ("pipewire", [BOARD, "pipewire", "default"], True),
+        ("default", [BOARD, "pipewire", "default"], True),
+        ("default", [BOARD, "sysdefault", "default"], False),  # no server: ALSA's default is the card
+        ("sysdefault", [BOARD, "sysdefault", "pulse"], False),
+        (BOARD, [BOARD, "pulse", "default"], False),
+        ("MacBook Pro Microphone", ["MacBook Pro Microphone"], False),
+    ],
+)
+def test_only_a_sound_servers_device_is_read_in_short_blocks(name: str, there: list[str], behind: bool) -> None:
+    """A card keeps two blocks and no more: callbacks late by more than that would lose sound."""
+    assert behind_server(device(3, name), there) is behind
+
+
+def test_blocks_without_a_break_come_as_one_chunk() -> None:
+    def block(first: int, t_s: float, size: int = 80) -> AudioChunk:
+        return AudioChunk(np.arange(first, first + size, dtype=np.float32), 16_000, t_s)
+
+    start_s = 123_456.789
+    steady = [block(80 * k, start_s + 0.005 * k) for k in range(5)]
+    moved = [block(400, start_s + 0.025 + 0.002), block(480, start_s + 0.032, 81)]
+    runs = joined([*steady, *moved])
+    assert [len(c.samples) for c in runs] == [400, 161]
+    assert [c.t_s for c in runs] == [steady[0].t_s, moved[0].t_s]
+    np.testing.assert_array_equal(np.concatenate([c.samples for c in runs]), np.arange(561, dtype=np.float32))
+    assert joined([]) == []

@@ -424,6 +424,7 @@ def test_clips_name_every_fault(own: Path, tmp_path_factory: pytest.TempPathFact
         ("day1/b.mp4,0,1,wave,bad.words", "expected 'start end word'"),
         ("day1/b.mp4,0,1,wave,../../etc/passwd", "leads out of"),
         ("day1/b.mp4,,,wave,", "listed twice"),
+        ("day1/a.mp4,0.00,1.0,wave,", "listed twice"),
     ]
     with (own / "clips.csv").open("a") as f:
         f.write("\n".join(line for line, _ in faults) + "\n")
@@ -441,6 +442,7 @@ def test_clips_name_every_fault(own: Path, tmp_path_factory: pytest.TempPathFact
         ("", "empty; the first line names the columns"),
         ("file,start\nday1/a.mp4,0\n", "needed: file and label"),
         ("file,label,colour\nday1/a.mp4,x,red\n", "columns file,label,colour"),
+        ("file,start,end,label\nday1/a.mp4,0,1,x\nday1/a.mp4,0.0,1.00,y\n", "label 'x' in line 2, 'y' in line 3; correct one"),
         ("file,label\nday1/a.mp4\n", "line 2 has 1 cells, the header has 2"),
         ("file,label\nday1/a.mp4,x\n", "1 different labels"),
         ("file,label\n", "0 different labels"),

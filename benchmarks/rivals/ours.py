@@ -1,5 +1,5 @@
 """Ours: the step graph as it ships; without its frame CNN, whose features then come in as `frame` `[1, d]`; and as it would be
-if IntraCED cost nothing, which bounds what any way of computing IntraCED can win."""
+if IntraCED's exchange cost nothing, which bounds what a better way of exchanging can win."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class StepWithoutCnn(StepGraph):
         return frame
 
 
-class StepWithFreeIntraCed(StepWithoutCnn):
-    """The step but for IntraCED: the newest token's coordinates stand in for what it pools. Computes something else, on
-    purpose: encoders, tokens, windows, InterCAD and head are all there, so no exact step can be cheaper while they stay."""
+class StepWithFreeExchange(StepWithoutCnn):
+    """The step but for IntraCED's budget, attention and pooling: the newest token's coordinates stand in for what they give.
+    Computes something else, on purpose: encoders, tokens and windows, InterCAD and head are all there as now, so no exact
+    way of exchanging can make the step cheaper than this."""
 
     def _intra_ced(
         self, tokens: Tensor, valid: Tensor, ages: Tensor, r: int

@@ -7,6 +7,7 @@ A bank is made once (`load_bank`, `synthetic_bank`), cut into parts that share n
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,9 @@ def merge_banks(first: DigitBank, *others: DigitBank, name: str | None = None) -
     )
 
 
+_NAMED = 20  # of the files that something is wrong with
+
+
 def _one_file(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
@@ -109,7 +113,7 @@ def load_bank(root: Path | str) -> DigitBank:
     """Read `root/fsdd/recordings/{digit}_{speaker}_{index}.wav` and `root/mnist/*-ubyte.gz`; any speakers, any images.
 
     Recordings are brought to 16 kHz and trimmed. `other_speech` is empty: see `with_other_speech`. Raises `DataError`
-    with the file, what was found and the remedy.
+    with the files, what was found and the remedy; so do two recordings of the same sound. Images are not compared.
     """
     root = Path(root)
     recordings, mnist = root / "fsdd" / "recordings", root / "mnist"
@@ -121,14 +125,29 @@ def load_bank(root: Path | str) -> DigitBank:
     if len(images) != len(labels):
         raise DataError(f"{mnist}: {len(images)} images but {len(labels)} labels; fetch both files of one set")
     sounds, digits, numbers, speakers = [], [], [], []
+    wrong: list[str] = []
+    first: dict[bytes, Path] = {}
     for path in sorted(recordings.glob("*.wav")):
         match = _NAME.match(path.name)
         if match is None:
-            raise DataError(f"{path}: expected a name like 7_jackson_12.wav ({{digit}}_{{speaker}}_{{index}}.wav)")
-        sounds.append(read_wav(path))
+            wrong.append(f"{path}: expected a name like 7_jackson_12.wav ({{digit}}_{{speaker}}_{{index}}.wav)")
+            continue
+        try:
+            sound = read_wav(path)
+        except DataError as e:
+            wrong.append(str(e))
+            continue
+        # Copied under another name, a recording would be tested on that was trained on.
+        twin = first.setdefault(hashlib.sha256(sound.tobytes()).digest(), path)
+        if twin != path:
+            wrong.append(f"{path}: the same recording as {twin.name}; keep one of them")
+        sounds.append(sound)
         digits.append(int(match[1]))
         speakers.append(match[2])
         numbers.append(int(match[3]))
+    if wrong:
+        more = f"\nand {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise DataError("\n".join(wrong[:_NAMED]) + more)
     if not sounds:
         raise DataError(f"{recordings}: no *.wav found; put the spoken digits there")
     return DigitBank(

@@ -42,11 +42,11 @@ def load_clips(root: Path | str, options: Options) -> DataSet:
     if not regression and len(classes) < 2:
         raise DataError(f"{path}: {len(classes)} different labels, at least 2 are needed; fill the label column")
     _check_splits(path, table, options)
+    names = _names(path, table)
     lister = Lister()
     known_words: dict[Path, list[Word]] = {}
-    for line, cells in table:
-        # The line's number keeps the names of equal spans apart and finds the line again.
-        name = f"{cells['file']}:{cells['start']}-{cells['end']}" if cells["start"] or cells["end"] else cells["file"]
+    for number, (line, cells) in enumerate(table):
+        name = names[number]
         try:
             lister.add(_listed(name, folder, cells, classes, regression, known_words))
         except DataError as e:
@@ -87,6 +87,33 @@ def _check_splits(path: Path, table: _Table, options: Options) -> None:
         part, first = owner.setdefault(group, (cells["split"], line))
         if part != cells["split"] and options.protocol == "strict":
             raise DataError(f"{path}: {group!r} is in {part} (line {first}) and in {cells['split']} (line {line}); use one")
+
+
+def _names(path: Path, table: _Table) -> list[str]:
+    """A name for every line: of one span however its times are spelled, so that it is found out where it is listed twice.
+
+    Two labels, groups or splits for one span are a contradiction.
+    """
+    first: dict[tuple[str, str, str], tuple[int, dict[str, str], str]] = {}
+    names = []
+    for line, cells in table:
+        name = f"{cells['file']}:{cells['start']}-{cells['end']}" if cells["start"] or cells["end"] else cells["file"]
+        span = (cells["file"], _same(cells["start"] or "0"), _same(cells["end"]))
+        before, known, name = first.setdefault(span, (line, cells, name))
+        for column in ("label", "group", "split"):
+            if known[column] and cells[column] and _same(known[column]) != _same(cells[column]):
+                other = f"{column} {known[column]!r} in line {before}, {cells[column]!r} in line {line}"
+                raise DataError(f"{path}: {name}: {other}; correct one")
+        names.append(name)
+    return names
+
+
+def _same(text: str) -> str:
+    """One spelling for every number; other text as it is."""
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
 
 
 def _listed(
