@@ -24,6 +24,7 @@ VOICES = "digits_accuracy"
 PAGES = {
     "digits_rows": "digits_rows",
     "digits_rows_long": "digits_rows",
+    "distilled_student": "distilled_student",
     "law_length": "law_length",
     "mosi_utterance": "mosi_utterance",
     "operating_point": "operating_point",
