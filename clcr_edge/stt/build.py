@@ -58,8 +58,8 @@ class Recipe:
     stage2_rate: float = 2e-3
     prior_power: float = 0.7
     drawn: float = 0.0
-    """Share of the synthetic utterances in voices drawn at random (`drawn_voices`), not in espeak-ng's own. The model that ships
-    was made without."""
+    """Share of the synthetic utterances in voices drawn at random (`drawn_voices`), not in espeak-ng's own. The model that
+    ships was made without."""
     seed: int = 1
 
     def __post_init__(self) -> None:
