@@ -161,7 +161,7 @@ class LiveFeed:
         if now - end_s > self._behind_s:
             batch.restart_s = on_grid(now, end_s % self._tick_s, self._tick_s)
             end_s = batch.restart_s + self._tick_s
-        # No tick can be complete before it ends: blocks and frames that come until then need not wake anybody.
+        # No tick is complete before it ends: blocks and frames that come until then need not wake anybody.
         if end_s - _EARLY_S > now:
             self._sleep(end_s - _EARLY_S - now)
         while True:

@@ -165,7 +165,7 @@ The largest of all times is this machine's other work, not the step's.
 ## With caches swept before each tick
 
 At a camera's pace other work runs between two ticks. Here 24 MB are read before each call: fetching weights and states then takes
-most of the time, and every rival comes nearer to ours. This is the figure to expect in use.
+most of the time, and every rival comes nearer to ours.
 
 {_table(result["swept_caches"]["without_frame_cnn"])}
 {_table(result["swept_caches"]["all_included"])}
