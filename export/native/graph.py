@@ -1,0 +1,91 @@
+"""The ONNX graph as the writer of C needs it: nodes, static shapes, constants, and who reads what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clcr_edge.errors import EngineError, MissingPartError
+from clcr_edge.export.native.values import Array
+
+ELEMENTS = {1: "float32", 6: "int32", 7: "int64", 9: "bool"}
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operator. inputs: names, "" where one is left out."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+
+    @property
+    def output(self) -> str:
+        """The name of its only output, or of its first."""
+        return self.outputs[0]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A static graph. kinds: shape and element type of every tensor, by name."""
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    constants: dict[str, Array]
+    kinds: dict[str, tuple[Shape, str]]
+    readers: dict[str, tuple[Node, ...]]
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a tensor."""
+        return self.kinds[name][0]
+
+    def numbers(self, name: str) -> list[int]:
+        """A constant of whole numbers, as a list. Raises `EngineError` if it is none."""
+        if name not in self.constants:
+            raise EngineError(f"the native engine needs {name} to be constant; use --engine onnxruntime")
+        return [int(n) for n in np.atleast_1d(self.constants[name])]
+
+
+def read_graph(path: Path) -> Graph:
+    """Read a step graph. Raises `MissingPartError` without the package onnx, `EngineError` for what cannot be written as C."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        raise MissingPartError(
+            "building the native engine reads the graph with the package onnx, which is not installed: "
+            "pip install 'clcr-edge[native]'"
+        ) from None
+    try:
+        model = onnx.shape_inference.infer_shapes(onnx.load(str(path)), strict_mode=True, data_prop=True)
+    except Exception as e:  # protobuf's and onnx's errors share no public root
+        raise EngineError(f"{path}: onnx cannot read it ({str(e).splitlines()[0][:200]}); export again") from None
+    graph = model.graph
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    kinds: dict[str, tuple[Shape, str]] = {n: (a.shape, str(a.dtype)) for n, a in constants.items()}
+    for about in (*graph.value_info, *graph.input, *graph.output):
+        tensor = about.type.tensor_type
+        if any(not d.HasField("dim_value") for d in tensor.shape.dim) or tensor.elem_type not in ELEMENTS:
+            raise EngineError(f"{path}: {about.name} has no static shape or a type that the native engine does not know")
+        kinds[about.name] = (tuple(d.dim_value for d in tensor.shape.dim), ELEMENTS[tensor.elem_type])
+    nodes = tuple(
+        Node(n.op_type, tuple(n.input), tuple(n.output), {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute})
+        for n in graph.node
+    )
+    unknown = [o for n in nodes for o in n.outputs if o not in kinds]
+    if unknown:
+        raise EngineError(f"{path}: the shape of {unknown[0]} is not known before it runs; use --engine onnxruntime")
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    return Graph(
+        nodes, tuple(i.name for i in graph.input), tuple(o.name for o in graph.output), constants, kinds,
+        {name: tuple(found) for name, found in readers.items()},
+    )  # fmt: skip

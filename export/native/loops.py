@@ -1,0 +1,274 @@
+"""C for what works element by element, and for reductions, softmax, normalisation and copies.
+
+An element-by-element operator whose result only one other reads is not stored: its expression is written where it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from clcr_edge.export.native.values import Value
+
+# exp to about 1 ulp: a polynomial on [-ln 2 / 2, ln 2 / 2], which vectorises where the library's does not.
+PRELUDE = """
+static inline float clcr_exp(float x) {
+    float z = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float n = __builtin_rintf(z * 1.44269504088896341f);
+    float r = (z - n * 0.693359375f) - n * -2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    union { int32_t i; float f; } two = { ((int32_t)n + 127) << 23 };
+    float y = p * two.f;
+    return x < -87.0f ? 0.0f : x != x ? x : y;
+}
+"""
+
+_BINARY = {
+    "Add": "({0} + {1})", "Sub": "({0} - {1})", "Mul": "({0} * {1})", "Div": "({0} / {1})",
+    "Greater": "({0} > {1})", "Less": "({0} < {1})", "GreaterOrEqual": "({0} >= {1})", "LessOrEqual": "({0} <= {1})",
+    "Equal": "({0} == {1})", "And": "({0} & {1})", "Or": "({0} | {1})",
+    "Max": "({0} > {1} ? {0} : {1})", "Min": "({0} < {1} ? {0} : {1})",
+    "Where": "({0} ? {1} : {2})",
+    "Relu": "({0} < 0.0f ? 0.0f : {0})", "Sqrt": "__builtin_sqrtf({0})", "Abs": "__builtin_fabsf({0})",
+    "Reciprocal": "(1.0f / {0})", "Sigmoid": "(1.0f / (1.0f + clcr_exp(-{0})))", "Not": "(!{0})", "Neg": "(-{0})",
+    "Exp": "clcr_exp({0})", "Clip": "", "Cast": "",
+}  # fmt: skip
+ELEMENTWISE = frozenset(_BINARY)
+_CASTS = {"float32": "((float){0})", "int32": "((int32_t){0})", "int64": "((int64_t){0})", "bool": "({0} != 0)"}
+REDUCTIONS = {
+    "ReduceSum": ("0.0f", "{0} + {1}", "+"), "ReduceMean": ("0.0f", "{0} + {1}", "+"),
+    "ReduceMax": ("-INFINITY", "({1} > {0} ? {1} : {0})", "max"), "ReduceMin": ("INFINITY", "({1} < {0} ? {1} : {0})", "min"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Expression:
+    """C for one element. template: with {0}, {1}, ... for the parts, each a value or another expression."""
+
+    template: str
+    parts: tuple[Expression | Value, ...]
+
+    def leaves(self) -> Iterator[Value]:
+        """The tensors that it reads."""
+        for part in self.parts:
+            yield from part.leaves() if isinstance(part, Expression) else (part,)
+
+    def text(self, read: Callable[[Value], str]) -> str:
+        """The C text, given how a tensor's element is read."""
+        parts = [p.text(read) if isinstance(p, Expression) else read(p) for p in self.parts]
+        return self.template.format(*parts)
+
+
+def elementwise(op: str, parts: Sequence[Expression | Value | None], to: str = "float32") -> Expression:
+    """The expression of an element-by-element operator. to: a Cast's type. A Clip's limits may be None."""
+    if op == "Cast":
+        template = _CASTS[to]
+    elif op == "Clip":
+        low, high = ([*parts, None, None])[1:3]
+        template = "{0}"
+        if high is not None:
+            template = f"({{0}} > {{{1 if low is None else 2}}} ? {{{1 if low is None else 2}}} : {{0}})"
+        if low is not None:
+            template = f"({{0}} < {{1}} ? {{1}} : {template})"
+    else:
+        template = _BINARY[op]
+    return Expression(template, tuple(p for p in parts if p is not None))
+
+
+def _literal(value: Value) -> str | None:
+    """A constant of one element as C, else None."""
+    if value.constant is None or value.constant.size != 1:
+        return None
+    number = value.constant.reshape(())[()]
+    if value.constant.dtype != np.float32:
+        return str(int(number))
+    if not np.isfinite(number):
+        return "NAN" if np.isnan(number) else "INFINITY" if number > 0 else "-INFINITY"
+    return f"{float(number)!r}f" if "." in repr(float(number)) or "e" in repr(float(number)) else f"{float(number)!r}.0f"
+
+
+class Nest:
+    """Loops over a shape, with the fewest axes that all tensors allow."""
+
+    def __init__(self, shape: Sequence[int], tensors: Sequence[Value], keep: int = 0) -> None:
+        """keep: that many last axes are not merged with those before them."""
+        spread = {id(t): Value(t.buffer, np.broadcast_to(t.view, shape), t.constant) for t in tensors}
+        strides = {key: list(t.strides) for key, t in spread.items()}
+        kept = len(shape) - keep
+        merged: list[tuple[int, dict[int, int]]] = []
+        for axis, size in enumerate(shape):
+            if size == 1 and axis < kept:
+                continue
+            here = {key: s[axis] for key, s in strides.items()}
+            if merged and axis < kept and all(merged[-1][1][k] == here[k] * size for k in here):
+                merged[-1] = (merged[-1][0] * size, here)
+            else:
+                merged.append((size, here))
+        self.sizes = [size for size, _ in merged]
+        self._strides = [s for _, s in merged]
+        self._offsets = {key: t.offset for key, t in spread.items()}
+
+    def index(self, tensor: Value) -> str:
+        """Where in its buffer a tensor's element lies, in terms of i0, i1, ..."""
+        terms = [str(self._offsets[id(tensor)])] if self._offsets[id(tensor)] else []
+        for axis, strides in enumerate(self._strides):
+            stride = strides[id(tensor)]
+            if stride:
+                terms.append(f"i{axis}" if stride == 1 else f"i{axis} * {stride}")
+        return " + ".join(terms) or "0"
+
+    def element(self, tensor: Value) -> str:
+        """A tensor's element in C."""
+        return _literal(tensor) or f"{tensor.buffer.pointer}[{self.index(tensor)}]"
+
+    def loops(self, body: str, first: int = 0, last: int | None = None, simd: str = "#pragma omp simd") -> str:
+        """for-loops over the axes first..last around a body, the innermost one vectorised."""
+        stop = len(self.sizes) if last is None else last
+        text = body
+        for axis in reversed(range(first, stop)):
+            head = f"for (int i{axis} = 0; i{axis} < {self.sizes[axis]}; i{axis}++)"
+            hint = f"{simd}\n" if axis == stop - 1 and axis == len(self.sizes) - 1 and simd and self.sizes[axis] > 1 else ""
+            text = f"{hint}{head} {{\n{text}\n}}"
+        return text
+
+
+def assign(target: Value, value: Expression) -> str:
+    """target = value, element by element."""
+    nest = Nest(target.shape, [target, *value.leaves()])
+    return nest.loops(f"{nest.element(target)} = {value.text(nest.element)};")
+
+
+def copy(target: Value, source: Value) -> str:
+    """target = source."""
+    return assign(target, Expression("{0}", (source,)))
+
+
+def reduce(op: str, target: Value, value: Expression, axes: Sequence[int], shape: Sequence[int]) -> str:
+    """target = value of `shape`, reduced over axes. target's shape has 1 at the axes."""
+    start, step, simd = REDUCTIONS[op]
+    count = prod(shape[a] for a in axes)
+    if target.view.dtype != np.float32:
+        start = "0"
+    scale = f" * {1.0 / count!r}f" if op == "ReduceMean" else ""
+    ctype = target.buffer.ctype
+    left = [a for a in range(len(shape)) if a not in axes]
+    order = [*left, *axes]
+
+    def turned(v: Value) -> Value:
+        return Value(v.buffer, np.broadcast_to(v.view, shape).transpose(order), v.constant)
+
+    parts = {id(v): turned(v) for v in value.leaves()}
+    out = Value(target.buffer, target.view.transpose(order))
+    shown = tuple(shape[a] for a in order)
+    inner = [v.strides[-1] for v in parts.values() if v.constant is None or v.constant.size > 1]
+    if left and any(s > 1 for s in inner) and shape[left[-1]] > 1:
+        return _reduce_rows(start, step, scale, ctype, out, value, parts, shown, len(left))
+    nest = Nest(shown, [out, *parts.values()], keep=len(axes))
+    outer = len(nest.sizes) - len(axes)
+    read = lambda v: nest.element(parts[id(v)])  # noqa: E731
+    hint = f"#pragma omp simd reduction({simd}: sum)"
+    body = nest.loops(f"sum = {step.format('sum', value.text(read))};", outer, simd=hint)
+    place = f"{out.buffer.pointer}[{_outer_index(nest, out, outer)}]"
+    return nest.loops(f"{ctype} sum = {start};\n{body}\n{place} = sum{scale};", 0, outer, simd="")
+
+
+def _outer_index(nest: Nest, tensor: Value, outer: int) -> str:
+    """A tensor's place where the loops after `outer` are not open."""
+    terms = [t for t in nest.index(tensor).split(" + ") if not t.startswith("i") or int(t.split(" ")[0][1:]) < outer]
+    return " + ".join(terms) or "0"
+
+
+def _reduce_rows(
+    start: str, step: str, scale: str, ctype: str, out: Value, value: Expression, parts: dict[int, Value],
+    shape: tuple[int, ...], left: int,
+) -> str:  # fmt: skip
+    """Rows are added to a row: where the last axis that stays is the one whose elements lie side by side."""
+    order = [*range(left - 1), *range(left, len(shape)), left - 1]
+    turned = {key: Value(v.buffer, v.view.transpose(order), v.constant) for key, v in parts.items()}
+    goal = Value(out.buffer, out.view.transpose(order))
+    shown = tuple(shape[a] for a in order)
+    reduced = len(shape) - left
+    nest = Nest(shown, [goal, *turned.values()], keep=reduced + 1)
+    axes = len(nest.sizes)
+    outer, width = axes - reduced - 1, shown[-1]
+    inner = f"i{axes - 1}"
+    read = lambda v: nest.element(turned[id(v)])  # noqa: E731
+    each = nest.loops(f"row[{inner}] = {step.format(f'row[{inner}]', value.text(read))};", outer)
+    place = _outer_index(nest, goal, outer)
+    stride = goal.strides[-1]
+    body = (
+        f"{ctype} row[{width}];\nfor (int j = 0; j < {width}; j++) row[j] = {start};\n{each}\n"
+        f"for (int j = 0; j < {width}; j++) {goal.buffer.pointer}[{place} + j * {stride}] = row[j]{scale};"
+    )
+    return nest.loops(body, 0, outer, simd="")
+
+
+def softmax(target: Value, value: Expression) -> str:
+    """Softmax over the last axis."""
+    nest = Nest(target.shape, [target, *value.leaves()], keep=1)
+    last = len(nest.sizes) - 1
+    y = nest.element(target)
+    body = "\n".join(
+        [
+            "float top = -INFINITY, sum = 0.0f;",
+            nest.loops(
+                f"float e = {value.text(nest.element)};\n{y} = e;\ntop = e > top ? e : top;", last,
+                simd="#pragma omp simd reduction(max: top)",
+            ),
+            nest.loops(f"float e = clcr_exp({y} - top);\n{y} = e;\nsum += e;", last, simd="#pragma omp simd reduction(+: sum)"),
+            "float share = 1.0f / sum;",
+            nest.loops(f"{y} *= share;", last),
+        ]
+    )  # fmt: skip
+    return nest.loops(body, 0, last, simd="")
+
+
+def layer_norm(target: Value, value: Expression, gain: Value, shift: Value | None, epsilon: float) -> str:
+    """Layer normalisation over the last axis."""
+    parts = [target, *value.leaves(), gain, *([] if shift is None else [shift])]
+    nest = Nest(target.shape, parts, keep=1)
+    last, width = len(nest.sizes) - 1, target.shape[-1]
+    y, i = nest.element(target), f"i{len(nest.sizes) - 1}"
+    add = "" if shift is None else f" + {nest.element(shift)}"
+    sums = "#pragma omp simd reduction(+: sum)"
+    body = "\n".join(
+        [
+            f"float sum = 0.0f, row[{width}];",
+            nest.loops(f"float e = {value.text(nest.element)};\nrow[{i}] = e;\nsum += e;", last, simd=sums),
+            f"float mean = sum / {width};\nsum = 0.0f;",
+            nest.loops(f"float e = row[{i}] - mean;\nrow[{i}] = e;\nsum += e * e;", last, simd=sums),
+            f"float scale = 1.0f / __builtin_sqrtf(sum / {width} + {epsilon!r}f);",
+            nest.loops(f"{y} = row[{i}] * scale * {nest.element(gain)}{add};", last),
+        ]
+    )
+    return nest.loops(body, 0, last, simd="")
+
+
+def gather(target: Value, source: Value, places: Value, axis: int, failure: int) -> str:
+    """target = source at places along an axis. A place that the source does not have ends the step with `failure`."""
+    before, after = source.shape[:axis], source.shape[axis + 1 :]
+    picked = places.shape
+    shape = (*before, *picked, *after)
+    # The source without its axis, spread over the places; the axis' own stride is added by hand.
+    first = source.view[(*(slice(None),) * axis, 0, ...)]
+    still = first[(*(slice(None),) * axis, *(None,) * len(picked), ...)]
+    moved = Value(source.buffer, np.broadcast_to(still, shape))
+    where = Value(
+        places.buffer, np.broadcast_to(places.view.reshape(*(1,) * axis, *picked, *(1,) * len(after)), shape), places.constant
+    )
+    out = Value(target.buffer, target.view.reshape(shape) if target.shape != shape else target.view)
+    nest = Nest(shape, [out, moved, where], keep=len(after))
+    split = len(nest.sizes) - len(after)
+    step, size = source.strides[axis], source.shape[axis]
+    check = "" if places.constant is not None else f"if ((uint64_t)at >= {size}u) return {failure};\n"
+    body = nest.loops(f"{nest.element(out)} = {source.buffer.pointer}[{nest.index(moved)} + at * {step}];", split)
+    return nest.loops(f"int64_t at = {nest.element(where)};\n{check}{body}", 0, split, simd="")

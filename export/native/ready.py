@@ -1,0 +1,108 @@
+"""A compiled step that is ready for this machine: the stored one if it fits, otherwise built now and held to ONNX Runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from clcr_edge.bundle import Bundle
+from clcr_edge.errors import EngineError
+from clcr_edge.export.native.compiler import Compiler, find_compiler
+from clcr_edge.export.native.graph import Graph, read_graph
+from clcr_edge.export.native.products import Target
+from clcr_edge.export.native.program import write_program
+from clcr_edge.runtime.arena import Arena
+from clcr_edge.runtime.engine import StepInputs
+from clcr_edge.runtime.golden import FILE as GOLDEN
+from clcr_edge.runtime.golden import Golden, differences, load_golden, rolled_out
+from clcr_edge.runtime.native_engine import NativeEngine
+from clcr_edge.runtime.native_store import StoredStep, Tensors, folder_of, load_step, save_step
+from clcr_edge.runtime.onnx_engine import OnnxEngine
+
+PRECISION = "fp32"
+LIMIT = 1e-4  # from ONNX Runtime, states rolled out over the golden ticks; fp32 sums in another order differ by some 1e-6
+_NEXT = "next_"
+
+
+@cache
+def writer() -> str:
+    """Names what writes the C: the hash of this folder's code."""
+    found = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def ready_step(
+    bundle: Bundle, precision: str | None, note: Callable[[str], None], force: bool = False
+) -> tuple[StoredStep, bool]:
+    """The compiled step of a bundle, and whether it was built now.
+
+    Raises `EngineError` for a precision other than fp32, a graph or compiler that does not do, or a result that is not ONNX
+    Runtime's; `MissingPartError` without a compiler or the package onnx.
+    """
+    if precision not in (None, PRECISION):
+        raise EngineError(f"the native engine runs {PRECISION} only, not {precision}; leave --precision out or use onnxruntime")
+    path = bundle.graph(PRECISION)
+    folder = folder_of(path, writer())
+    stored = None if force else load_step(folder)
+    if stored is not None:
+        return stored, False
+    note("building the native engine: once for this bundle and machine, a few seconds")
+    with tempfile.TemporaryDirectory(prefix="clcr-edge-") as scratch:
+        made = compile_step(read_graph(path), find_compiler(), Path(scratch))
+        golden = load_golden(bundle.path / GOLDEN)
+        difference = _difference(NativeEngine(made, bundle.config), OnnxEngine(path, bundle.config, PRECISION), golden)
+        if not difference <= LIMIT:
+            raise EngineError(
+                f"{bundle.path}: the native engine is off by {difference:.1e} from ONNX Runtime (at most {LIMIT:g}), so it is "
+                f"not used; please report this with: {made.compiler}"
+            )
+        return save_step(folder, dataclasses.replace(made, difference=difference)), True
+
+
+def blocks_of(graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[Tensors, Tensors, Tensors]:
+    """(inputs, states, outputs) of a graph whose other inputs are states, each with an output next_NAME of the same kind."""
+    kinds = {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in graph.kinds.items()}
+    states = {n: kinds[n] for n in graph.inputs if n not in inputs}
+    wrong = {*inputs} - {*graph.inputs} | {*graph.outputs} ^ {*outputs, *(_NEXT + n for n in states)}
+    wrong |= {n for n in states if _NEXT + n in kinds and kinds[_NEXT + n] != kinds[n]}
+    if wrong:
+        raise EngineError(f"not a step graph of this version (see {', '.join(sorted(wrong)[:4])}); export again")
+    return {n: kinds[n] for n in inputs}, states, {n: kinds[n] for n in outputs}
+
+
+def compile_step(
+    graph: Graph,
+    compiler: Compiler,
+    folder: Path,
+    inputs: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(StepInputs)),
+    outputs: tuple[str, ...] | None = None,
+) -> StoredStep:
+    """Write a step graph as C and compile it in a folder. Its difference is not measured yet: infinity."""
+    outputs = outputs or tuple(n for n in graph.outputs if not n.startswith(_NEXT))
+    given, states, made = blocks_of(graph, inputs, outputs)
+    places: dict[str, tuple[str, int]] = {}
+    for block, tensors, prefix in (("in", given, ""), ("state", states, ""), ("out", made, ""), ("next", states, _NEXT)):
+        places |= {prefix + n: (block, t.offset) for n, t in Arena(tensors).tensors.items()}
+    begun = time.perf_counter()
+    program = write_program(graph, places, Target(compiler.lanes, compiler.registers))
+    source = folder / "step.c"
+    source.write_text(program.source, "utf-8")
+    compiler.build(source, folder / "step.so")
+    seconds = time.perf_counter() - begun
+    return StoredStep(
+        folder / "step.so", program.weights, program.scratch, given, states, made, compiler.line, seconds, float("inf")
+    )
+
+
+def _difference(engine: NativeEngine, reference: OnnxEngine, golden: Golden) -> float:
+    wanted = dataclasses.replace(golden, outputs=rolled_out(reference, golden))
+    return max(found["max_abs"] for found in differences(rolled_out(engine, golden), wanted).values())

@@ -1,0 +1,149 @@
+"""Where compiled steps lie: a folder of this user's cache, one for each graph, machine and version of the writer.
+
+    step.so        the library: one C function
+    step.weights   its constants
+    step.toml      the record: the layout of its blocks, sizes, hashes, what compiled it, how far it is from ONNX Runtime
+
+Never in the bundle: a bundle may come from anybody, and a library is code that runs. A folder that others may write to is refused.
+A folder is written beside its place and renamed, so a kill leaves nothing that looks whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clcr_edge import toml_io
+from clcr_edge.errors import EngineError
+from clcr_edge.runtime.machine import cpu_name
+
+_SCHEMA = 1
+_RECORD, _LIBRARY, _WEIGHTS = "step.toml", "step.so", "step.weights"
+Tensors = dict[str, tuple[tuple[int, ...], "np.dtype[Any]"]]
+
+
+@dataclass(frozen=True)
+class StoredStep:
+    """A compiled step. library: its file; weights: its constants, as they lie in memory; scratch: bytes it needs beside.
+
+    inputs, states, outputs: shape and dtype by name, in the order of their blocks (`clcr_edge.runtime.arena.Arena`).
+    compiler: in words. seconds: how long it took. difference: the largest from ONNX Runtime, over the bundle's golden ticks.
+    """
+
+    library: Path
+    weights: bytes
+    scratch: int
+    inputs: Tensors
+    states: Tensors
+    outputs: Tensors
+    compiler: str
+    seconds: float
+    difference: float
+
+
+def cache_folder() -> Path:
+    """`native` in $XDG_CACHE_HOME/clcr-edge (else ~/.cache/clcr-edge; on Windows %LOCALAPPDATA%)."""
+    named = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None)
+    return (Path(named) if named else Path.home() / ".cache") / "clcr-edge" / "native"
+
+
+def folder_of(graph: Path, writer: str) -> Path:
+    """The folder of a graph's step on this machine. writer: names the version of what writes the C."""
+    named = [_SCHEMA, hashlib.sha256(graph.read_bytes()).hexdigest(), writer, platform.machine(), cpu_name(), _features()]
+    return cache_folder() / hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
+
+
+def _features(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the processor can do: the same name may have less in a virtual machine, and would be killed by the rest."""
+    try:
+        lines = cpuinfo.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+
+
+def load_step(folder: Path) -> StoredStep | None:
+    """The step in a folder; None if there is none, or it is damaged: then it is built again.
+
+    Raises `EngineError` if others may write to the folder: what lies there would be run.
+    """
+    if not (folder / _RECORD).is_file():
+        return None
+    _refuse_shared(folder)
+    try:
+        table = toml_io.loads((folder / _RECORD).read_text("utf-8"))
+        weights = (folder / _WEIGHTS).read_bytes()
+        library = (folder / _LIBRARY).read_bytes()
+        hashes = [hashlib.sha256(data).hexdigest() for data in (weights, library)]
+        if table["schema"] != _SCHEMA or hashes != [table["weights_sha256"], table["library_sha256"]]:
+            return None
+        blocks = [
+            {n: (tuple(int(s) for s in table[block][n]["shape"]), np.dtype(table[block][n]["dtype"])) for n in table[f"{block}_order"]}
+            for block in ("inputs", "states", "outputs")
+        ]
+        return StoredStep(
+            folder / _LIBRARY, weights, int(table["scratch"]), *blocks, str(table["compiler"]), float(table["seconds"]),
+            float(table["difference"]),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def save_step(folder: Path, step: StoredStep) -> StoredStep:
+    """Keep a step in a folder, in place of what is there. Raises `EngineError` if it cannot be written."""
+    library = step.library.read_bytes()
+    table: dict[str, Any] = {
+        "schema": _SCHEMA,
+        "library_sha256": hashlib.sha256(library).hexdigest(),
+        "weights_sha256": hashlib.sha256(step.weights).hexdigest(),
+        "scratch": step.scratch,
+        "compiler": step.compiler,
+        "seconds": round(step.seconds, 2),
+        "difference": float(step.difference),
+    }
+    for block in ("inputs", "states", "outputs"):
+        tensors: Tensors = getattr(step, block)
+        table[f"{block}_order"] = list(tensors)
+        table[block] = {n: {"shape": list(shape), "dtype": str(dtype)} for n, (shape, dtype) in tensors.items()}
+    scratch = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _refuse_shared(folder.parent)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        (scratch / _LIBRARY).write_bytes(library)
+        (scratch / _WEIGHTS).write_bytes(step.weights)
+        (scratch / _RECORD).write_text(toml_io.dumps(table), "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(scratch, folder)
+    except OSError as e:
+        raise EngineError(
+            f"{folder}: cannot be written ({e.strerror or e}); make room, or name another cache in XDG_CACHE_HOME"
+        ) from None
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+    kept = load_step(folder)
+    if kept is None:
+        raise EngineError(f"{folder}: what was written there cannot be read back; is the disk full?")
+    return kept
+
+
+def _refuse_shared(folder: Path) -> None:
+    """A library in a folder of somebody else's, or one that others may write to, is not loaded."""
+    if not hasattr(os, "geteuid"):
+        return
+    about = folder.stat()
+    if about.st_uid not in (os.geteuid(), 0) or about.st_mode & 0o022:
+        raise EngineError(
+            f"{folder}: others may write to it, and what lies there would be run; chmod go-w it, or set XDG_CACHE_HOME"
+        )
