@@ -4,10 +4,11 @@
     python benchmarks/step_speed.py out/digits-bundle [--continual DIR] [--rounds 120] [--window 64]
 
 Every rival reads the same ticks (random frames, sound and words that come and go) and is held to the step's outputs within
-1e-4 at every tick before and while it is timed. A round gives each rival eight consecutive ticks (every phase of the levels
-twice) behind one that is not timed, in an order drawn anew each round; a ratio is the median over the rounds of a rival's
-median tick over ours in the same round, with the tenth and the ninetieth percentile, so that what else the machine does
-cancels. (b) runs every seventh tick.
+1e-4 at every tick before and while it is timed. "ours" is the step as the native engine runs it; "ours in ONNX Runtime" as the
+default engine does. (a), (b) and (e) run in ONNX Runtime and compiled as ours is. A round gives each rival eight consecutive
+ticks (every phase of the levels twice) behind one that is not timed, in an order drawn anew each round; a ratio is the median
+over the rounds of a rival's median tick over ours in the same round, with the tenth and the ninetieth percentile, so that what
+else the machine does cancels. (b) runs every seventh tick.
 Afterwards the same with caches swept before each tick, as a camera's pace leaves them. Writes JSON and docs/speed.md.
 """
 
@@ -28,10 +29,12 @@ import onnx  # noqa: E402
 import torch  # noqa: E402
 import typer  # noqa: E402
 from rivals import floor  # noqa: E402
+from rivals.compiled import CompiledStream  # noqa: E402
 from rivals.continual_tcn import race_tcn  # noqa: E402
-from rivals.graphs import INPUTS, Arrays, Eager, FrameCnn, Stream, export, with_frame_cnn  # noqa: E402
+from rivals.graphs import INPUTS, Eager, FrameCnn, Stream, export, with_frame_cnn  # noqa: E402
 from rivals.material import tick_inputs  # noqa: E402
-from rivals.ours import StepWithFreeExchange, StepWithoutCnn  # noqa: E402
+from rivals.naive import CompiledNaive, NaiveStream  # noqa: E402
+from rivals.ours import StepWithoutCnn  # noqa: E402
 from rivals.page import page  # noqa: E402
 from rivals.race import LIMIT, Race, Rival, ratio, summary, worst_of  # noqa: E402
 from rivals.textbook import KvCache, TokenCache  # noqa: E402
@@ -39,6 +42,7 @@ from rivals.window import Naive, Window, reach  # noqa: E402
 
 from clcr_edge.bundle import read  # noqa: E402
 from clcr_edge.export.graph import export_step  # noqa: E402
+from clcr_edge.export.native.compiler import find_compiler  # noqa: E402
 from clcr_edge.export.step import OUTPUTS, StepGraph, example_inputs, initial_state  # noqa: E402
 from clcr_edge.model.student import Student  # noqa: E402
 from clcr_edge.runtime.machine import cpu_name  # noqa: E402
@@ -50,38 +54,8 @@ _SHIPPED = _HERE.parent / "clcr_edge" / "assets" / "digits-student"
 _BLOCK = 8  # ticks a rival runs at a time: every phase twice
 _LEAD = 1  # before them, untimed: a rival's first tick pays for the one before it, and would always fall on the same phase
 _NAIVE_EVERY = 7
-_BOUND = "ours, were the exchange free"
-
-
-class NaiveStream:
-    """(b): the host keeps raw media of the receptive field; only the call is timed, not that copying."""
-
-    def __init__(self, models: list[onnx.ModelProto], config: Any) -> None:
-        self.sessions = [open_graph(m.SerializeToString()) for m in models]
-        shapes = {i.name: i.shape for i in self.sessions[-1].get_inputs()}
-        kinds = {"ngrams": np.int32}
-        self.rings: Arrays = {name: np.zeros(shape, kinds.get(name, np.float32)) for name, shape in shapes.items()}
-        self.words = config.model.window
-
-    def push(self, feed: Arrays) -> None:
-        def append(name: str, new: np.ndarray) -> None:
-            if len(new):
-                ring = self.rings[name]
-                ring[: -len(new)] = ring[len(new) :].copy()
-                ring[-len(new) :] = new
-
-        append("frames", feed["frame"])
-        append("fbank", feed["fbank"])
-        self.rings["presence"] = np.concatenate([self.rings["presence"][:, 1:], feed["present"][:, None]], axis=1)
-        count = int(feed["n_new"][0, 0])
-        self.rings["word_ages"] += 1
-        for name in ("ngrams", "confidence"):
-            append(name, feed[name][:count])
-        append("word_ages", feed["word_age"][:count])
-        append("word_there", np.ones(count, np.float32))
-
-    def __call__(self, tick: int) -> list[np.ndarray]:
-        return self.sessions[(tick + 1) % len(self.sessions)].run(list(OUTPUTS), self.rings)
+_ORT = "ours in ONNX Runtime"
+_COMPILED = ", compiled as ours"
 
 
 def _named(module: Any, config: Any, feature: bool) -> dict[str, torch.Tensor]:
@@ -139,12 +113,14 @@ def main(
     cnn = export(FrameCnn(step), {"frame": example_inputs(config)[0]}, ["features"])
     ours = _graph(StepWithoutCnn(student), config)
     bare = {
-        "ours": [ours],
+        _ORT: [ours],
         "e: tokens cached, textbook IntraCED": [_graph(TokenCache(student), config)],
         "e': queries, keys, values cached, textbook exchange": [_graph(KvCache(student), config)],
         "a: windows recomputed, features cached": [_graph(Window(student, p), config) for p in range(stride)],
     }
-    naive = NaiveStream([_naive_graph(Naive(student, p)) for p in range(stride)], config)
+    unfed = [_naive_graph(Naive(student, p)) for p in range(stride)]
+    naive = {"b: windows recomputed, nothing cached": NaiveStream(unfed, config)}
+    naive |= {name + _COMPILED: CompiledNaive(unfed, config) for name in naive}
 
     words_gone = max(config.model.window * stride, config.model.word_ticks)
     warm = max(words_gone, *(reach(config.model, p) for p in range(stride))) + 2 * _BLOCK
@@ -157,37 +133,35 @@ def main(
     state_bytes = truth.state_bytes
     reference = [truth(k, feed) for k, feed in enumerate(feeds)]
 
-    without: dict[str, Rival] = {name: Stream(models, stride) for name, models in bare.items()}
+    def rivals(graphs: dict[str, list[onnx.ModelProto]]) -> dict[str, Rival]:
+        """Ours compiled; ours and the others in ONNX Runtime; the others compiled too."""
+        found: dict[str, Rival] = {"ours": CompiledStream(graphs[_ORT], stride)}
+        found |= {name: Stream(models, stride) for name, models in graphs.items()}
+        return found | {n + _COMPILED: CompiledStream(models, stride) for n, models in graphs.items() if n != _ORT}
+
+    without = rivals(bare)
     eager = StepWithoutCnn(student).eval()
     windows = [Window(student, p).eval() for p in range(stride)]
     without["c: ours in torch eager"] = Eager([eager], initial_state(config), stride)
     without["c': a in torch eager"] = Eager(windows, tuple(windows[0].first_state().values()), stride)
-    everything: dict[str, Rival] = {"ours": Stream([full], stride)}
-    for name in list(bare)[1:]:
-        everything[name] = Stream([with_frame_cnn(cnn, m) for m in bare[name]], stride)
+    everything = rivals({_ORT: [full]} | {n: [with_frame_cnn(cnn, m) for m in bare[n]] for n in bare if n != _ORT})
     everything["c: ours in torch eager"] = Eager([step], initial_state(config), stride)
 
-    free = _graph(StepWithFreeExchange(student), config)
-    bounds: dict[str, Rival] = {
-        f"{_BOUND}|without": Stream([free], stride),
-        f"{_BOUND}|all": Stream([with_frame_cnn(cnn, free)], stride),
-    }
     race = Race(
-        {f"{name}|without": r for name, r in without.items()} | {f"{name}|all": r for name, r in everything.items()} | bounds,
-        {f"{name}|without": featured for name in [*without, _BOUND]} | {f"{name}|all": feeds for name in [*everything, _BOUND]},
+        {f"{name}|without": r for name, r in without.items()} | {f"{name}|all": r for name, r in everything.items()},
+        {f"{name}|without": featured for name in without} | {f"{name}|all": feeds for name in everything},
         reference,
         warm,
-        frozenset(bounds),
     )
     names = list(race.rivals)
     for name in names:
         race.run(name, warm, count=False)
-    for k in range(warm):
-        naive.push(feeds[k])
-    naive_us: list[float] = []
-    naive_ratio: list[float] = []
-    naive_to_bound: list[float] = []
-    naive_difference = 0.0
+    for rival in naive.values():
+        for k in range(warm):
+            rival.push(feeds[k])
+    naive_us: dict[str, list[float]] = {name: [] for name in naive}
+    naive_ratio: dict[str, dict[str, list[float]]] = {name: {"ours": [], _ORT: []} for name in naive}
+    naive_difference = dict.fromkeys(naive, 0.0)
     order = np.random.default_rng(11)  # nobody always runs behind the same rival, whose weights it finds in the caches or not
     for r in range(rounds):
         for name in order.permutation(names):
@@ -195,31 +169,31 @@ def main(
             race.run(str(name), _BLOCK)
         first = warm + r * (_LEAD + _BLOCK)
         for k in range(first, first + _LEAD + _BLOCK):
-            naive.push(feeds[k])
-            if k % _NAIVE_EVERY == 0:
+            for name in order.permutation(list(naive)):
+                rival = naive[str(name)]
+                rival.push(feeds[k])
+                if k % _NAIVE_EVERY:
+                    continue
                 begun = time.perf_counter_ns()
-                got = naive(k)
-                naive_us.append((time.perf_counter_ns() - begun) / 1e3)
-                naive_ratio.append(naive_us[-1] / race.blocks["ours|all"][-1])
-                naive_to_bound.append(naive_us[-1] / race.blocks[f"{_BOUND}|all"][-1])
-                naive_difference = max(naive_difference, worst_of(reference[k], got))
-                assert naive_difference <= LIMIT, f"(b) differs by {naive_difference} at tick {k}"
-    timed = race.table("ours|without"), race.table("ours|all")
+                got = rival(k)
+                naive_us[name].append((time.perf_counter_ns() - begun) / 1e3)
+                for whose, ratios in naive_ratio[name].items():
+                    ratios.append(naive_us[name][-1] / race.blocks[f"{whose}|all"][-1])
+                naive_difference[name] = max(naive_difference[name], worst_of(reference[k], got))
+                assert naive_difference[name] <= LIMIT, f"{name} differs by {naive_difference[name]} at tick {k}"
 
-    to_bound = {
-        f"{name}|{part}": ratio(race.blocks[f"{name}|{part}"], race.blocks[f"{_BOUND}|{part}"])
-        for part in ("without", "all")
-        for name in list(bare)
-    }
-    bound = {
-        "without_frame_cnn": race.table("ours|without")[f"{_BOUND}|without"],
-        "all_included": race.table("ours|all")[f"{_BOUND}|all"],
-        "nodes_without_frame_cnn": len(free.graph.node),
-        "rivals_to_it": to_bound | {"b|all": ratio(naive_to_bound, [1.0] * len(naive_to_bound))},
-    }
+    def against_ort(part: str) -> dict[str, dict[str, float]]:
+        """What the rivals in ONNX Runtime cost against ours there."""
+        return {n: ratio(race.blocks[f"{n}|{part}"], race.blocks[f"{_ORT}|{part}"]) for n in bare if n != _ORT}
+
+    timed = race.table("ours|without"), race.table("ours|all")
+    in_ort = {"without_frame_cnn": against_ort("without"), "all_included": against_ort("all")}
+    for name, found in naive_ratio.items():
+        if _COMPILED not in name:
+            in_ort["all_included"][name] = ratio(found[_ORT], [1.0] * len(found[_ORT]))
 
     sweep = np.ones(6_000_000, np.float32)  # 24 MB: more than this machine gives one core of its last cache
-    frozen = Race(race.rivals, race.feeds, reference, warm, race.unheld)
+    frozen = Race(race.rivals, race.feeds, reference, warm)
     frozen.at = dict(race.at)
     for _ in range(cold):
         for name in order.permutation(names):
@@ -248,10 +222,15 @@ def main(
         "state_bytes_per_stream": state_bytes,
         "warm": split(timed), "swept_caches": split(swept),
         "b": {
-            **summary(naive_us, [0] * len(naive_us)), "ratio_to_ours": ratio(naive_ratio, [1.0] * len(naive_ratio)),
-            "max_difference": naive_difference,
+            name: summary(naive_us[name], [0] * len(naive_us[name]))
+            | {
+                "ratio_to_ours": ratio(naive_ratio[name]["ours"], [1.0] * len(naive_us[name])),
+                "max_difference": naive_difference[name],
+            }
+            for name in naive
         },
-        "bound": bound,
+        "in_onnx_runtime": in_ort,
+        "compiler": find_compiler().line,
         "d": race_tcn(student, continual, 3 * rounds, _BLOCK),
         "floor": floors | {"machine": speed, "onnx_runtime_us_per_node": round(per_node, 2)},
     }  # fmt: skip

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clcr_edge.bundle import Bundle
     from clcr_edge.errors import ClcrEdgeError
     from clcr_edge.packets import AudioChunk, Level, Modality, Prediction, VideoFrame, Word
+    from clcr_edge.runtime.engine import Engine
     from clcr_edge.runtime.onnx_engine import OnnxEngine
     from clcr_edge.runtime.session import Session
 
@@ -39,6 +40,7 @@ __all__ = [
     "Session",
     "VideoFrame",
     "Word",
+    "open_engine",
     "open_session",
     "read_bundle",
 ]
@@ -51,15 +53,33 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     return read(path)
 
 
-def open_session(path: str | os.PathLike[str], precision: str | None = None) -> Session:
+def open_session(path: str | os.PathLike[str], precision: str | None = None, engine: str = "onnxruntime") -> Session:
     """A session on a bundle, in the precision that its export chose or in another one it holds.
 
-    For several streams make one `OnnxEngine` and several `Session`s of it: the engine holds no stream.
+    engine: "onnxruntime", "native" (a C function, built when first used: the fastest on a CPU) or "tensorrt". For several
+    streams open one engine (`open_engine`) and make several `Session`s of it: the engine holds no stream.
     """
-    from clcr_edge.runtime.onnx_engine import OnnxEngine
     from clcr_edge.runtime.session import Session
 
-    return Session(OnnxEngine.from_bundle(read_bundle(path), precision))
+    return Session(open_engine(path, precision, engine))
+
+
+def open_engine(path: str | os.PathLike[str], precision: str | None = None, engine: str = "onnxruntime") -> Engine:
+    """An engine on a bundle: see `open_session`.
+
+    Raises `BundleError`, `EngineError` or `MissingPartError` naming what is wrong or not there; `UsageError` for an unknown
+    engine.
+    """
+    import logging
+
+    from clcr_edge.commands import engines
+    from clcr_edge.errors import UsageError
+
+    known = [e.value for e in engines.EngineName]
+    if engine not in known:
+        raise UsageError(f"engine {engine!r}: one of {', '.join(known)}")
+    note = logging.getLogger("clcr_edge").info
+    return engines.open_engine(read_bundle(path), engines.EngineName(engine), precision, note)
 
 
 # Loaded when used: the command line must set up BLAS before numpy loads, and a program may want the packets without an engine.

@@ -51,6 +51,7 @@ _TRIALS = {
     "av": "import av as m; say(version=m.__version__)",
     "torch": "import torch as m; say(version=m.__version__)",
     "onnx": "import onnx as m; say(version=m.__version__)",
+    "compiler": "from clcr_edge.export.native.compiler import find_compiler; say(version=find_compiler().line)",
 }
 _SAY = "import json, sys\ndef say(**found): print(json.dumps(found))\n"
 
@@ -61,6 +62,7 @@ TARGETS = {
     "microphone": ("sounddevice",),
     "speech-to-text": ("vosk",),
     "train and export": ("torch", "onnx"),
+    "native engine": ("compiler", "onnx"),
     "TensorRT": ("driver", "tensorrt", "pycuda"),
 }
 _PC = {
@@ -71,6 +73,7 @@ _PC = {
     "vosk": "pip install 'clcr-edge[audio]'",
     "torch": "pip install 'clcr-edge[train]'",
     "onnx": "pip install 'clcr-edge[train]'",
+    "compiler": "sudo apt install gcc libc6-dev",
     "driver": "install the NVIDIA driver for this GPU (none can be installed where there is no NVIDIA GPU)",
     "tensorrt": "pip install 'clcr-edge[tensorrt]'",
     "pycuda": "export PATH=/usr/local/cuda/bin:$PATH && pip install pycuda",

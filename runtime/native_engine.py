@@ -2,8 +2,8 @@
 
     clcr_step(in, state, out, next, weights, scratch)
 
-A state is one block; a step reads it and writes a new one. Blocks begin at multiples of 64 bytes always, so that sums are added in
-the same order and a replay gives the same bits. `clcr_edge.export.native` writes and builds the function.
+A state is one block; a step reads it and writes a new one. Blocks begin at multiples of 64 bytes always, so that sums are
+added in the same order and a replay gives the same bits. `clcr_edge.export.native` writes and builds the function.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +26,21 @@ from clcr_edge.runtime.native_store import StoredStep
 _OUTPUTS = tuple(f.name for f in dataclasses.fields(StepOutputs))
 _INPUTS = tuple(f.name for f in dataclasses.fields(StepInputs))
 _ALIGN = 64
-Block = npt.NDArray[np.uint8]
+
+
+class Block(NamedTuple):
+    """Memory whose start is aligned: uint8 `[size]`, and where it lies."""
+
+    memory: npt.NDArray[np.uint8]
+    address: int
 
 
 def new_block(size: int) -> Block:
-    """Memory for a block, its start aligned; what it holds is left as it is."""
+    """Memory for a block; what it holds is left as it is."""
     raw = np.empty(size + _ALIGN, np.uint8)
-    start = -raw.ctypes.data % _ALIGN
-    return raw[start : start + size]
+    address = raw.ctypes.data
+    start = -address % _ALIGN
+    return Block(raw[start : start + size], address + start)
 
 
 class Workspace:
@@ -41,10 +48,13 @@ class Workspace:
 
     def __init__(self, inputs: Arena, scratch: int) -> None:
         self.block, self.scratch = new_block(inputs.size), new_block(scratch)
-        self.block[...] = 0
-        self.scratch[...] = 0  # borders of convolutions stay zero from now on
-        self.views = inputs.views(self.block)
-        self.addresses = self.block.ctypes.data, self.scratch.ctypes.data
+        self.block.memory[...] = 0
+        self.scratch.memory[...] = 0  # borders of convolutions stay zero from now on
+        self.views = inputs.views(self.block.memory)
+
+    def read_from(self, other: Workspace) -> None:
+        """Take the inputs from another's block, of the same layout."""
+        self.block, self.views = other.block, other.views
 
 
 class NativeStep:
@@ -54,13 +64,13 @@ class NativeStep:
         self.inputs, self.states, self.outputs = Arena(stored.inputs), Arena(stored.states), Arena(stored.outputs)
         self._scratch = stored.scratch
         self._weights = new_block(len(stored.weights))
-        self._weights[...] = np.frombuffer(stored.weights, np.uint8)
-        self._weights_address = self._weights.ctypes.data
+        self._weights.memory[...] = np.frombuffer(stored.weights, np.uint8)
         try:
             self._library = ctypes.CDLL(str(stored.library))
             self._step = self._library.clcr_step
         except (OSError, AttributeError) as e:
-            raise EngineError(f"{stored.library}: cannot be loaded ({e}); build it again: clcr-edge build --engine native --force") from None
+            again = "build it again: clcr-edge build --engine native --force"
+            raise EngineError(f"{stored.library}: cannot be loaded ({e}); {again}") from None
         self._step.argtypes = [ctypes.c_void_p] * 6
         self._step.restype = ctypes.c_int
 
@@ -68,13 +78,23 @@ class NativeStep:
         """Memory for calls, one at a time."""
         return Workspace(self.inputs, self._scratch)
 
+    def first_state(self) -> Block:
+        """The state before the first tick: zeros."""
+        block = new_block(self.states.size)
+        block.memory[...] = 0
+        return block
+
     def __call__(self, work: Workspace, state: Block) -> tuple[Block, Block]:
-        """One tick over the inputs in `work`: the outputs' block and the new state's. Raises `EngineError` for a wrong index."""
+        """One tick over the inputs in `work`: the outputs' block and the new state's.
+
+        Raises `EngineError` if an input names a row that a table does not have.
+        """
         out, new = new_block(self.outputs.size), new_block(self.states.size)
-        given, scratch = work.addresses
-        failed = self._step(given, state.ctypes.data, out.ctypes.data, new.ctypes.data, self._weights_address, scratch)
+        failed = self._step(
+            work.block.address, state.address, out.address, new.address, self._weights.address, work.scratch.address
+        )
         if failed:
-            raise EngineError(f"an input names a place outside its table (node {failed} of the step): ngrams or n_new are wrong")
+            raise EngineError(f"an input names a row that its table does not have (node {failed}): ngrams or n_new are wrong")
         return out, new
 
 
@@ -87,7 +107,7 @@ class NativeState(Mapping[str, FloatArray]):
     def __getitem__(self, name: str) -> FloatArray:
         t = self.layout.tensors[name]
         size = int(np.prod(t.shape)) * t.dtype.itemsize
-        view: FloatArray = self.block[t.offset : t.offset + size].view(t.dtype).reshape(t.shape)
+        view: FloatArray = self.block.memory[t.offset : t.offset + size].view(t.dtype).reshape(t.shape)
         view.flags.writeable = False
         return view
 
@@ -104,6 +124,7 @@ class NativeEngine:
     def __init__(self, stored: StoredStep, config: StudentConfig, precision: str = "fp32") -> None:
         self.config = config
         self.precision = precision
+        self.compiler = stored.compiler
         self._step = NativeStep(stored)
         if tuple(stored.inputs) != _INPUTS or tuple(stored.outputs) != _OUTPUTS:
             raise EngineError(f"{stored.library.parent}: not a step graph of this version; export the bundle again")
@@ -113,9 +134,7 @@ class NativeEngine:
 
     def initial_state(self) -> State:
         """All zeros."""
-        block = new_block(self._step.states.size)
-        block[...] = 0
-        return NativeState(block, self._step.states)
+        return NativeState(self._step.first_state(), self._step.states)
 
     def step(self, inputs: StepInputs, state: State) -> tuple[StepOutputs, State]:
         """One tick. Raises `StreamError` for inputs or a state of another shape or type, `EngineError` for a wrong index."""
@@ -128,14 +147,14 @@ class NativeEngine:
             _fill(name, view, getattr(inputs, name))
         out, new = self._step(work, block)
         self._free.append(work)
-        values = out.view(np.float32)
+        values = out.memory.view(np.float32)
         outputs = StepOutputs(*[values[first : first + n].reshape(shape) for first, shape, n in self._out])
         return outputs, NativeState(new, self._step.states)
 
     def _packed(self, state: State) -> Block:
         """Arrays by name as one block."""
         block = new_block(self._step.states.size)
-        for name, view in self._step.states.views(block).items():
+        for name, view in self._step.states.views(block.memory).items():
             _fill(f"state {name}", view, state[name] if name in state else np.empty(0, np.float32))
         return block
 

@@ -1,11 +1,11 @@
 """Where compiled steps lie: a folder of this user's cache, one for each graph, machine and version of the writer.
 
-    step.so        the library: one C function
+    step.HASH.so   the library: one C function
     step.weights   its constants
     step.toml      the record: the layout of its blocks, sizes, hashes, what compiled it, how far it is from ONNX Runtime
 
-Never in the bundle: a bundle may come from anybody, and a library is code that runs. A folder that others may write to is refused.
-A folder is written beside its place and renamed, so a kill leaves nothing that looks whole.
+Never in the bundle: a bundle may come from anybody, and a library is code that runs. A folder that others may write to is
+refused. A folder is written beside its place and renamed, so a kill leaves nothing that looks whole.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from clcr_edge.errors import EngineError
 from clcr_edge.runtime.machine import cpu_name
 
 _SCHEMA = 1
-_RECORD, _LIBRARY, _WEIGHTS = "step.toml", "step.so", "step.weights"
+_RECORD, _WEIGHTS = "step.toml", "step.weights"
 Tensors = dict[str, tuple[tuple[int, ...], "np.dtype[Any]"]]
 
 
@@ -83,28 +83,46 @@ def load_step(folder: Path) -> StoredStep | None:
     try:
         table = toml_io.loads((folder / _RECORD).read_text("utf-8"))
         weights = (folder / _WEIGHTS).read_bytes()
-        library = (folder / _LIBRARY).read_bytes()
+        place = folder / _library_name(str(table["library_sha256"]))
+        library = place.read_bytes()
         hashes = [hashlib.sha256(data).hexdigest() for data in (weights, library)]
         if table["schema"] != _SCHEMA or hashes != [table["weights_sha256"], table["library_sha256"]]:
             return None
-        blocks = [
-            {n: (tuple(int(s) for s in table[block][n]["shape"]), np.dtype(table[block][n]["dtype"])) for n in table[f"{block}_order"]}
-            for block in ("inputs", "states", "outputs")
-        ]
         return StoredStep(
-            folder / _LIBRARY, weights, int(table["scratch"]), *blocks, str(table["compiler"]), float(table["seconds"]),
-            float(table["difference"]),
-        )  # fmt: skip
+            library=place,
+            weights=weights,
+            scratch=int(table["scratch"]),
+            inputs=_tensors(table, "inputs"),
+            states=_tensors(table, "states"),
+            outputs=_tensors(table, "outputs"),
+            compiler=str(table["compiler"]),
+            seconds=float(table["seconds"]),
+            difference=float(table["difference"]),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _library_name(digest: str) -> str:
+    """Of the content: a process that meets a path again gets the library that it loaded from there before."""
+    return f"step.{Path(digest[:12]).name}.so"
+
+
+def _tensors(table: dict[str, Any], block: str) -> Tensors:
+    found = {}
+    for name in table[f"{block}_order"]:
+        about = table[block][name]
+        found[str(name)] = (tuple(int(s) for s in about["shape"]), np.dtype(str(about["dtype"])))
+    return found
 
 
 def save_step(folder: Path, step: StoredStep) -> StoredStep:
     """Keep a step in a folder, in place of what is there. Raises `EngineError` if it cannot be written."""
     library = step.library.read_bytes()
+    digest = hashlib.sha256(library).hexdigest()
     table: dict[str, Any] = {
         "schema": _SCHEMA,
-        "library_sha256": hashlib.sha256(library).hexdigest(),
+        "library_sha256": digest,
         "weights_sha256": hashlib.sha256(step.weights).hexdigest(),
         "scratch": step.scratch,
         "compiler": step.compiler,
@@ -120,7 +138,7 @@ def save_step(folder: Path, step: StoredStep) -> StoredStep:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _refuse_shared(folder.parent)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        (scratch / _LIBRARY).write_bytes(library)
+        (scratch / _library_name(digest)).write_bytes(library)
         (scratch / _WEIGHTS).write_bytes(step.weights)
         (scratch / _RECORD).write_text(toml_io.dumps(table), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)

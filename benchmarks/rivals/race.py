@@ -39,8 +39,7 @@ def ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
 class Race:
     """Times each rival's ticks, block by block in an order that its caller draws, and holds each to the reference.
 
-    `warm`: ticks before comparing; by then every receptive field and every window of words must be full. `unheld`: those that
-    only bound the others and compute something else.
+    `warm`: ticks before comparing; by then every receptive field and every window of words must be full.
     """
 
     def __init__(
@@ -49,9 +48,8 @@ class Race:
         feeds: dict[str, list[Arrays]],
         reference: list[list[np.ndarray]],
         warm: int,
-        unheld: frozenset[str] = frozenset(),
     ) -> None:
-        self.rivals, self.feeds, self.reference, self.warm, self.unheld = rivals, feeds, reference, warm, unheld
+        self.rivals, self.feeds, self.reference, self.warm = rivals, feeds, reference, warm
         self.at = dict.fromkeys(rivals, 0)
         self.times: dict[str, list[float]] = {name: [] for name in rivals}
         self.phases: dict[str, list[int]] = {name: [] for name in rivals}
@@ -68,7 +66,7 @@ class Race:
             begun = time.perf_counter_ns()
             got = self.rivals[name](tick, feed)
             spent.append((time.perf_counter_ns() - begun) / 1e3)
-            if tick >= self.warm and name not in self.unheld:
+            if tick >= self.warm:
                 difference = worst_of(self.reference[tick], got)
                 assert difference <= LIMIT, f"{name} differs by {difference} at tick {tick}: not the same outputs"
                 self.difference[name] = max(self.difference[name], difference)

@@ -19,13 +19,15 @@ class EngineName(str, Enum):
 
     onnxruntime = "onnxruntime"
     tensorrt = "tensorrt"
+    native = "native"
 
 
 def open_engine(bundle: Bundle, name: EngineName | None, precision: str | None, note: Callable[[str], None]) -> Engine:
     """The engine of a name in a precision; None: what `verify` chose here, else ONNX Runtime in the export's precision.
 
-    A TensorRT engine that is missing or does not fit this device is built first. Raises `MissingPartError`, `EngineError` or
-    `BundleError`; if nobody asked for TensorRT by name, what is wrong with it becomes a note and ONNX Runtime goes on.
+    A TensorRT or native engine that is missing or does not fit this device is built first. Raises `MissingPartError`,
+    `EngineError` or `BundleError`; if nobody asked for an engine by name, what is wrong with it becomes a note and ONNX Runtime
+    goes on.
     """
     from clcr_edge.runtime.device_record import read_verified
     from clcr_edge.runtime.onnx_engine import OnnxEngine
@@ -33,13 +35,17 @@ def open_engine(bundle: Bundle, name: EngineName | None, precision: str | None, 
     verified = read_verified(bundle, note)
     if name is EngineName.tensorrt:
         return _tensorrt(bundle, precision, verified.get(name.value), note)
+    if name is EngineName.native:
+        return _native(bundle, precision, note)
     if name is None and precision is None:
         fastest = min(verified.values(), key=lambda v: v.p50_ms, default=None)
-        if fastest is not None and fastest.engine == EngineName.tensorrt.value:
-            try:
+        try:
+            if fastest is not None and fastest.engine == EngineName.tensorrt.value:
                 return _tensorrt(bundle, None, fastest, note)
-            except (MissingPartError, EngineError) as e:
-                note(f"going on with ONNX Runtime: {e}")
+            if fastest is not None and fastest.engine == EngineName.native.value and fastest.machine == native_line():
+                return _native(bundle, None, note)
+        except (MissingPartError, EngineError) as e:
+            note(f"going on with ONNX Runtime: {e}")
     if precision is None:
         record = verified.get(EngineName.onnxruntime.value)
         if record is not None and record.machine == onnxruntime_line():
@@ -54,6 +60,19 @@ def onnxruntime_line() -> str:
     from clcr_edge.runtime.machine import cpu_name
 
     return f"{cpu_name()}, ONNX Runtime {onnxruntime.__version__}"
+
+
+def native_line() -> str:
+    """The machine as the native engine sees it, in one line: what a choice of `verify` holds for."""
+    from clcr_edge.runtime.machine import cpu_name
+
+    return f"{cpu_name()}, native engine"
+
+
+def _native(bundle: Bundle, precision: str | None, note: Callable[[str], None]) -> Engine:
+    from clcr_edge.export.native.ready import open_native
+
+    return open_native(bundle, precision, note)
 
 
 def _tensorrt(bundle: Bundle, precision: str | None, record: Verified | None, note: Callable[[str], None]) -> Engine:

@@ -76,10 +76,16 @@ def about(bundle: Bundle, engine: Engine) -> About:
     from clcr_edge.bundle import MANIFEST
     from clcr_edge.runtime.ladder import ladder_sha256
     from clcr_edge.runtime.machine import cpu_name
+    from clcr_edge.runtime.native_engine import NativeEngine
     from clcr_edge.runtime.onnx_engine import OnnxEngine
     from clcr_edge.runtime.recorder import About
 
-    onnx = isinstance(engine, OnnxEngine)
+    if isinstance(engine, OnnxEngine):
+        name, machine = EngineName.onnxruntime, onnxruntime_line()
+    elif isinstance(engine, NativeEngine):
+        name, machine = EngineName.native, f"{cpu_name()}, {engine.compiler}"
+    else:
+        name, machine = EngineName.tensorrt, f"{cpu_name()}, TensorRT"
     tick = engine.config.tick
     return About(
         bundle={
@@ -90,9 +96,9 @@ def about(bundle: Bundle, engine: Engine) -> About:
             "ladder_sha256": ladder_sha256(bundle),
         },
         engine={
-            "name": (EngineName.onnxruntime if onnx else EngineName.tensorrt).value,
+            "name": name.value,
             "precision": engine.precision,
-            "machine": onnxruntime_line() if onnx else f"{cpu_name()}, TensorRT",
+            "machine": machine,
         },
         tick={"rate_hz": tick.rate_hz, "sample_rate_hz": tick.sample_rate_hz},
         version=clcr_edge.__version__,
@@ -172,7 +178,7 @@ def page(recording: Recording, now: About, found: Difference) -> list[str]:
 
 def _why(then: str, now: str) -> str:
     if then != now:
-        return "the bundle is the same, the machine is not: another processor or ONNX Runtime may differ in the last bits"
+        return "the bundle is the same, the machine is not: another processor, engine or compiler may differ in the last bits"
     return "the same bundle on the same machine: this should not be; please report it, with the recording if you can"
 
 

@@ -44,7 +44,8 @@ def verify(
     loaded = bundles.read(bundle or default_bundle())
     golden = load_golden(loaded.path / GOLDEN)
     wanted = None if precision is None else list(dict.fromkeys(precision))
-    engines, about = (_tensorrt if engine is EngineName.tensorrt else _onnxruntime)(loaded, wanted)
+    opened_by = {EngineName.tensorrt: _tensorrt, EngineName.native: _native, EngineName.onnxruntime: _onnxruntime}
+    engines, about = opened_by[engine](loaded, wanted)
     rate_hz = loaded.config.tick.rate_hz
     graphs = GRAPHS if engine is EngineName.tensorrt else {}
     lost = {p: lost_at_export(loaded.manifest, graphs.get(p, p)) for p in engines}
@@ -92,6 +93,18 @@ def _onnxruntime(bundle: Bundle, wanted: list[str] | None) -> tuple[dict[str, En
 
     names = wanted or list(cpu_precisions(bundle))
     return {p: OnnxEngine.from_bundle(bundle, p) for p in names}, {"line": onnxruntime_line()}
+
+
+def _native(bundle: Bundle, wanted: list[str] | None) -> tuple[dict[str, Engine], dict[str, Any]]:
+    from clcr_edge.commands.engines import native_line
+    from clcr_edge.export.native.ready import PRECISION, ready_step
+    from clcr_edge.runtime.native_engine import NativeEngine
+
+    for other in [p for p in wanted or () if p != PRECISION]:
+        ready_step(bundle, other, _note)  # says what it can do
+    stored, _ = ready_step(bundle, PRECISION, _note)
+    made = {"compiler": stored.compiler, "seconds": stored.seconds, "difference": stored.difference}
+    return {PRECISION: NativeEngine(stored, bundle.config)}, {"line": native_line(), "builds": {PRECISION: made}}
 
 
 def _tensorrt(bundle: Bundle, wanted: list[str] | None) -> tuple[dict[str, Engine], dict[str, Any]]:
@@ -148,7 +161,13 @@ def _page(report: dict[str, Any]) -> str:
         graph = {True: "  CUDA graph", False: "  no CUDA graph"}.get(found.get("cuda_graph"), "")
         lines.append(f"{name:9} {cells[0]}      {cells[1]}{graph}")
     for name, made in report["about"].get("builds", {}).items():
-        said = made.get("refused") or f"{made['typing']} typing, built in {made['seconds']:.0f} s, {made['bytes'] / 1e6:.2f} MB"
+        said = made.get("refused") or _built(made)
         lines.append(f"{name:9} {said}")
     lines += ["", f"chosen: {report['chosen'] or 'none'}: {report['why']}"]
     return "\n".join(lines)
+
+
+def _built(made: dict[str, Any]) -> str:
+    if "compiler" in made:
+        return f"built in {made['seconds']:.1f} s by {made['compiler']}, off by {made['difference']:.1e} from ONNX Runtime"
+    return f"{made['typing']} typing, built in {made['seconds']:.0f} s, {made['bytes'] / 1e6:.2f} MB"

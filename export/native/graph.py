@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from clcr_edge.errors import EngineError, MissingPartError
 from clcr_edge.export.native.values import Array
 
+_MOST = 1 << 26  # elements of a tensor: 256 MB of floats
 ELEMENTS = {1: "float32", 6: "int32", 7: "int64", 9: "bool"}
 Shape = tuple[int, ...]
 
@@ -73,7 +75,10 @@ def read_graph(path: Path) -> Graph:
         tensor = about.type.tensor_type
         if any(not d.HasField("dim_value") for d in tensor.shape.dim) or tensor.elem_type not in ELEMENTS:
             raise EngineError(f"{path}: {about.name} has no static shape or a type that the native engine does not know")
-        kinds[about.name] = (tuple(d.dim_value for d in tensor.shape.dim), ELEMENTS[tensor.elem_type])
+        shape = tuple(d.dim_value for d in tensor.shape.dim)
+        if min(shape, default=1) < 1 or prod(shape) > _MOST:
+            raise EngineError(f"{path}: {about.name} is {list(shape)}; the native engine takes 1 to {_MOST} elements")
+        kinds[about.name] = (shape, ELEMENTS[tensor.elem_type])
     nodes = tuple(
         Node(n.op_type, tuple(n.input), tuple(n.output), {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute})
         for n in graph.node

@@ -64,14 +64,14 @@ class Layout:
         return value
 
     def place(self, name: str, channels_last: bool = False) -> Value:
-        """Where a tensor is to be written. channels_last: `[1, C, H, W]` in memory of its own lies as H, W, C."""
+        """Where a tensor is to be written. channels_last: `[N, C, H, W]` in memory of its own lies as N, H, W, C."""
         if name not in self._values:
             found = self._home(name)
             if found is None:
                 shape, dtype = self._graph.kinds[name]
                 if channels_last and len(shape) == 4:
-                    _, c, h, w = shape
-                    own = self.scratch((1, h, w, c), dtype)
+                    n, c, h, w = shape
+                    own = self.scratch((n, h, w, c), dtype)
                     found = own.seen_as(own.view.transpose(0, 3, 1, 2))
                 else:
                     found = self.scratch(shape, dtype)
@@ -100,11 +100,11 @@ class Layout:
 
     def bordered(self, conv: Node) -> Value:
         """The input of a convolution, channels last, inside the border that its padding asks for."""
-        _, c, h, w = self._graph.shape(conv.inputs[0])
+        n, c, h, w = self._graph.shape(conv.inputs[0])
         top, left, bottom, right = conv.attributes.get("pads", (0, 0, 0, 0))
-        whole = self.scratch((h + top + bottom, w + left + right, c), "float32", "bordered")
-        inside = whole.view[top : top + h, left : left + w]
-        return whole.seen_as(inside.transpose(2, 0, 1)[None])
+        whole = self.scratch((n, h + top + bottom, w + left + right, c), "float32", "bordered")
+        inside = whole.view[:, top : top + h, left : left + w]
+        return whole.seen_as(inside.transpose(0, 3, 1, 2))
 
     def view_of(self, node: Node) -> list[Value | None]:
         """The outputs of a node that moves nothing, as views of its input; None: a copy is needed."""

@@ -15,6 +15,12 @@ from clcr_edge.export.native.values import Value
 
 # exp to about 1 ulp: a polynomial on [-ln 2 / 2, ln 2 / 2], which vectorises where the library's does not.
 PRELUDE = """
+static inline float clcr_relu(float x) { return x < 0.0f ? 0.0f : x; }
+static inline float clcr_least(float x, float most) { return x > most ? most : x; }
+static inline float clcr_most(float x, float least) { return x < least ? least : x; }
+static inline int64_t clcr_least_int(int64_t x, int64_t most) { return x > most ? most : x; }
+static inline int64_t clcr_most_int(int64_t x, int64_t least) { return x < least ? least : x; }
+static inline float clcr_square(float x) { return x * x; }
 static inline float clcr_exp(float x) {
     float z = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
     float n = __builtin_rintf(z * 1.44269504088896341f);
@@ -32,17 +38,18 @@ static inline float clcr_exp(float x) {
 }
 """
 
-_BINARY = {
+_TEMPLATES = {
     "Add": "({0} + {1})", "Sub": "({0} - {1})", "Mul": "({0} * {1})", "Div": "({0} / {1})",
     "Greater": "({0} > {1})", "Less": "({0} < {1})", "GreaterOrEqual": "({0} >= {1})", "LessOrEqual": "({0} <= {1})",
     "Equal": "({0} == {1})", "And": "({0} & {1})", "Or": "({0} | {1})",
-    "Max": "({0} > {1} ? {0} : {1})", "Min": "({0} < {1} ? {0} : {1})",
-    "Where": "({0} ? {1} : {2})",
-    "Relu": "({0} < 0.0f ? 0.0f : {0})", "Sqrt": "__builtin_sqrtf({0})", "Abs": "__builtin_fabsf({0})",
+    "Max": "clcr_most({0}, {1})", "Min": "clcr_least({0}, {1})",
+    "Where": "({0} ? {1} : {2})", "Pow": "powf({0}, {1})",
+    "Relu": "clcr_relu({0})", "Sqrt": "__builtin_sqrtf({0})", "Abs": "__builtin_fabsf({0})",
     "Reciprocal": "(1.0f / {0})", "Sigmoid": "(1.0f / (1.0f + clcr_exp(-{0})))", "Not": "(!{0})", "Neg": "(-{0})",
     "Exp": "clcr_exp({0})", "Clip": "", "Cast": "",
 }  # fmt: skip
-ELEMENTWISE = frozenset(_BINARY)
+_LONG = 32  # elements in a row that is worth a question of its own
+ELEMENTWISE = frozenset(_TEMPLATES)
 _CASTS = {"float32": "((float){0})", "int32": "((int32_t){0})", "int64": "((int64_t){0})", "bool": "({0} != 0)"}
 REDUCTIONS = {
     "ReduceSum": ("0.0f", "{0} + {1}", "+"), "ReduceMean": ("0.0f", "{0} + {1}", "+"),
@@ -74,13 +81,15 @@ def elementwise(op: str, parts: Sequence[Expression | Value | None], to: str = "
         template = _CASTS[to]
     elif op == "Clip":
         low, high = ([*parts, None, None])[1:3]
-        template = "{0}"
+        template = "{0}" if low is None else "clcr_most({0}, {1})"
         if high is not None:
-            template = f"({{0}} > {{{1 if low is None else 2}}} ? {{{1 if low is None else 2}}} : {{0}})"
-        if low is not None:
-            template = f"({{0}} < {{1}} ? {{1}} : {template})"
+            template = f"clcr_least({template}, {{{1 if low is None else 2}}})"
+    elif op == "Pow" and isinstance(parts[1], Value) and _literal(parts[1]) in ("2.0f", "2"):
+        return Expression("clcr_square({0})", tuple(p for p in parts[:1] if p is not None))
     else:
-        template = _BINARY[op]
+        template = _TEMPLATES[op]
+    if to.startswith("int"):
+        template = template.replace("clcr_most(", "clcr_most_int(").replace("clcr_least(", "clcr_least_int(")
     return Expression(template, tuple(p for p in parts if p is not None))
 
 
@@ -144,7 +153,21 @@ class Nest:
 def assign(target: Value, value: Expression) -> str:
     """target = value, element by element."""
     nest = Nest(target.shape, [target, *value.leaves()])
-    return nest.loops(f"{nest.element(target)} = {value.text(nest.element)};")
+    picked = _whole_rows(nest, target, value)
+    return picked or nest.loops(f"{nest.element(target)} = {value.text(nest.element)};")
+
+
+def _whole_rows(nest: Nest, target: Value, value: Expression) -> str | None:
+    """A Where that takes long rows from one side or the other: it is asked once a row, not once an element."""
+    last = len(nest.sizes) - 1
+    if value.template != _TEMPLATES["Where"] or last < 0 or nest.sizes[last] < _LONG:
+        return None
+    test, *sides = (p if isinstance(p, Expression) else Expression("{0}", (p,)) for p in value.parts)
+    asked = test.text(nest.element)
+    if f"i{last}" in asked:
+        return None
+    yes, no = (nest.loops(f"{nest.element(target)} = {s.text(nest.element)};", last) for s in sides)
+    return nest.loops(f"if ({asked}) {{\n{yes}\n}} else {{\n{no}\n}}", 0, last, simd="")
 
 
 def copy(target: Value, source: Value) -> str:
@@ -259,8 +282,8 @@ def gather(target: Value, source: Value, places: Value, axis: int, failure: int)
     picked = places.shape
     shape = (*before, *picked, *after)
     # The source without its axis, spread over the places; the axis' own stride is added by hand.
-    first = source.view[(*(slice(None),) * axis, 0, ...)]
-    still = first[(*(slice(None),) * axis, *(None,) * len(picked), ...)]
+    first = np.moveaxis(source.view, axis, 0)[0, ...]
+    still = first.reshape(*before, *(1,) * len(picked), *after)
     moved = Value(source.buffer, np.broadcast_to(still, shape))
     where = Value(
         places.buffer, np.broadcast_to(places.view.reshape(*(1,) * axis, *picked, *(1,) * len(after)), shape), places.constant

@@ -45,7 +45,10 @@ def _blocks(found: Sequence[tuple[int, int]], most: int) -> Iterator[list[tuple[
 
 
 def matrix_product(name: str, target: Target, m: int, n: int, k: int, a: tuple[int, int], b: int, c: int) -> str:
-    """A function name(A, B, C): C `[m, n]` = A `[m, k]` B `[k, n]`. a: strides of A; b, c: from row to row; columns lie dense."""
+    """A function name(A, B, C): C `[m, n]` = A `[m, k]` B `[k, n]`.
+
+    a: strides of A; b, c: from row to row of B and C, whose columns lie dense.
+    """
     lines = [f"static void {name}(const float *restrict A, const float *restrict B, float *restrict C) {{"]
     width = 8 if m == 1 else 4
     for block in _blocks(pieces(n, target.lanes), min(width, target.registers // 4)):
@@ -127,7 +130,8 @@ def convolution(name: str, target: Target, window: Window, relu: bool) -> str:
     vectors, rows, columns = _tile(window, target)
     (kh, kw), (sy, sx), channels = window.kernel, window.stride, window.channels
     (out, height, width), (row, pixel) = window.out, window.x
-    lines = [f"static void {name}(const float *restrict x, const float *restrict w, const float *restrict b, float *restrict y) {{"]
+    arguments = ", ".join([*(f"const float *restrict {a}" for a in "xwb"), "float *restrict y"])
+    lines = [f"static void {name}({arguments}) {{"]
     taps = 0
     spots = [(r, c) for r in range(rows) for c in range(columns)]
     for block in _blocks(pieces(out, target.lanes), vectors):

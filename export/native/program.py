@@ -116,7 +116,7 @@ class _Writer:
         """An output that is a view of something else is copied to where the caller wants it."""
         wanted, made = self._given[name], self._layout.value(name)
         if not same_place(wanted, made):
-            self._write(f"output {name}", loops.copy(wanted, made))
+            self._write("output", loops.copy(wanted, made))
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -304,9 +304,10 @@ class _Writer:
     def _conv(self, node: Node) -> None:
         at = node.attributes
         weight = self._graph.constants.get(node.inputs[1])
-        plain = at.get("group", 1) == 1 and set(at.get("dilations", (1, 1))) == {1} and at.get("auto_pad", b"NOTSET") == b"NOTSET"
-        if weight is None or weight.ndim != 4 or not plain or self._graph.shape(node.inputs[0])[0] != 1:
-            raise EngineError("the native engine knows plain convolutions of one picture only; use --engine onnxruntime")
+        plain = at.get("group", 1) == 1 and set(at.get("dilations", (1, 1))) == {1}
+        plain = plain and at.get("auto_pad", b"NOTSET") == b"NOTSET"
+        if weight is None or weight.ndim != 4 or not plain:
+            raise EngineError("the native engine knows plain convolutions of pictures only; use --engine onnxruntime")
         source = self._layout.value(node.inputs[0])
         if source.buffer.kind != "bordered":
             inside = self._layout.bordered(node)
@@ -316,15 +317,14 @@ class _Writer:
         relu = len(readers) == 1 and readers[0].op == "Relu"
         name = readers[0].output if relu else node.output
         target = self._layout.place(name, channels_last=True)
-        _, out, height, width = target.shape
-        _, channel, row, column = target.strides
+        count, out, height, width = target.shape
+        picture, channel, row, column = target.strides
         goal = target
         if out > 1 and channel != 1:
-            own = self._layout.scratch((height, width, out), "float32")
-            goal = own.seen_as(own.view.transpose(2, 0, 1)[None])
-            _, _, row, column = goal.strides
-        _, channels, _, _ = source.shape
-        whole = source.buffer
+            own = self._layout.scratch((count, height, width, out), "float32")
+            goal = own.seen_as(own.view.transpose(0, 3, 1, 2))
+            picture, _, row, column = goal.strides
+        channels, whole = source.shape[1], source.buffer
         window = Window(
             weight.shape[2:], tuple(at.get("strides", (1, 1))), channels, (out, height, width),
             (source.strides[2], source.strides[3]), (row, column),
@@ -335,7 +335,8 @@ class _Writer:
         function = self._function(convolution("NAME", self._target, window, relu), "convolution")
         self._write(
             f"convolution {out}x{height}x{width}",
-            f"{function}({whole.pointer}, {kernels.buffer.pointer}, {shift.buffer.pointer}, {goal.buffer.pointer} + {goal.offset});",
+            f"for (int n = 0; n < {count}; n++) {function}({whole.pointer} + n * {source.strides[0]}, "
+            f"{kernels.buffer.pointer}, {shift.buffer.pointer}, {goal.buffer.pointer} + {goal.offset} + n * {picture});",
         )
         if goal is not target:
             self._write("spread", loops.copy(target, goal))

@@ -29,6 +29,7 @@ from clcr_edge.runtime.onnx_engine import OnnxEngine
 PRECISION = "fp32"
 LIMIT = 1e-4  # from ONNX Runtime, states rolled out over the golden ticks; fp32 sums in another order differ by some 1e-6
 _NEXT = "next_"
+_INPUTS = tuple(field.name for field in dataclasses.fields(StepInputs))
 
 
 @cache
@@ -68,6 +69,12 @@ def ready_step(
         return save_step(folder, dataclasses.replace(made, difference=difference)), True
 
 
+def open_native(bundle: Bundle, precision: str | None = None, note: Callable[[str], None] = lambda text: None) -> NativeEngine:
+    """The native engine of a bundle, built if need be: see `ready_step`."""
+    stored, _ = ready_step(bundle, precision, note)
+    return NativeEngine(stored, bundle.config)
+
+
 def blocks_of(graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[Tensors, Tensors, Tensors]:
     """(inputs, states, outputs) of a graph whose other inputs are states, each with an output next_NAME of the same kind."""
     kinds = {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in graph.kinds.items()}
@@ -83,7 +90,7 @@ def compile_step(
     graph: Graph,
     compiler: Compiler,
     folder: Path,
-    inputs: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(StepInputs)),
+    inputs: tuple[str, ...] = _INPUTS,
     outputs: tuple[str, ...] | None = None,
 ) -> StoredStep:
     """Write a step graph as C and compile it in a folder. Its difference is not measured yet: infinity."""
@@ -94,12 +101,14 @@ def compile_step(
         places |= {prefix + n: (block, t.offset) for n, t in Arena(tensors).tensors.items()}
     begun = time.perf_counter()
     program = write_program(graph, places, Target(compiler.lanes, compiler.registers))
-    source = folder / "step.c"
+    # A name of its own: a process that meets a path again gets the library that it loaded from there before.
+    name = hashlib.sha256("\n".join([program.source, *compiler.tuned]).encode()).hexdigest()[:12]
+    source, library = folder / f"step.{name}.c", folder / f"step.{name}.so"
     source.write_text(program.source, "utf-8")
-    compiler.build(source, folder / "step.so")
+    compiler.build(source, library)
     seconds = time.perf_counter() - begun
     return StoredStep(
-        folder / "step.so", program.weights, program.scratch, given, states, made, compiler.line, seconds, float("inf")
+        library, program.weights, program.scratch, given, states, made, compiler.line, seconds, float("inf")
     )
 
 

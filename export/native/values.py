@@ -15,16 +15,18 @@ _C_TYPES = {"float32": "float", "int32": "int32_t", "int64": "int64_t", "bool": 
 
 @dataclass(eq=False)
 class Buffer:
-    """Memory of one kind: `input`, `state`, `output`, `next`, `weights`, `scratch`, or `bordered` (zeroed once: its border stays).
+    """Memory of one kind: `given` (the caller's), `weights`, `literal` (one number, written into the code), `scratch`, or
+    `bordered` (zeroed once: its border stays).
 
-    pointer: its name in C. memory: stands for it in numpy, so that numpy does the arithmetic of views.
+    pointer: its name in C. memory: stands for it in numpy, so that numpy does the arithmetic of views. first, last: the nodes
+    that write it first and read it last; in the end first is its offset in bytes.
     """
 
     pointer: str
     kind: str
     memory: Array
-    first: int = -1  # the node that writes it first; scratch only
-    last: int = -1  # the node that reads it last
+    first: int = -1
+    last: int = -1
 
     @property
     def ctype(self) -> str:
