@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clcr_edge import bundle as bundles
+import clcr_edge
 from clcr_edge.export.bench import WARM_S, deadlines, worst
 from clcr_edge.export.generated import GeneratedCamera, GeneratedMedia, GeneratedMicrophone
 from clcr_edge.runtime.assets import default_bundle
@@ -29,7 +29,6 @@ from clcr_edge.runtime.engine import Engine
 from clcr_edge.runtime.machine import machine_table
 from clcr_edge.runtime.metrics import Metrics
 from clcr_edge.runtime.metrics_server import MetricsServer
-from clcr_edge.runtime.onnx_engine import OnnxEngine
 from clcr_edge.runtime.pipeline import live
 from clcr_edge.runtime.session import Session
 
@@ -95,13 +94,15 @@ def main(
     bundle: Path | None = None,
     seconds: Annotated[float, typer.Option(min=1.0)] = 10.0,
     precision: str | None = None,
+    engine_name: Annotated[str, typer.Option("--engine", help="onnxruntime or native.")] = "onnxruntime",
     out: Path = _OUT,
 ) -> None:
     """Measure, print, write JSON."""
-    engine = OnnxEngine.from_bundle(bundles.read(bundle or default_bundle()), precision)
+    engine = clcr_edge.open_engine(bundle or default_bundle(), precision, engine_name)
     media = GeneratedMedia()
     result = {
         "machine": {**machine_table(), "load_1min_before": round(os.getloadavg()[0], 2)},
+        "engine": engine_name,
         "precision": engine.precision,
         "seconds": seconds,
         "scraping": scraped(engine, 4 * seconds, media),

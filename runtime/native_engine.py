@@ -73,6 +73,9 @@ class NativeStep:
             raise EngineError(f"{stored.library}: cannot be loaded ({e}); {again}") from None
         self._step.argtypes = [ctypes.c_void_p] * 6
         self._step.restype = ctypes.c_int
+        self._read = [
+            (t.offset // 4, t.offset // 4 + int(np.prod(t.shape)), t.shape) for t in self.outputs.tensors.values()
+        ]  # all float32
 
     def workspace(self) -> Workspace:
         """Memory for calls, one at a time."""
@@ -84,18 +87,20 @@ class NativeStep:
         block.memory[...] = 0
         return block
 
-    def __call__(self, work: Workspace, state: Block) -> tuple[Block, Block]:
-        """One tick over the inputs in `work`: the outputs' block and the new state's.
+    def __call__(self, work: Workspace, state: Block) -> tuple[list[FloatArray], Block]:
+        """One tick over the inputs in `work`: the outputs in their order, float32, and the new state.
 
         Raises `EngineError` if an input names a row that a table does not have.
         """
-        out, new = new_block(self.outputs.size), new_block(self.states.size)
+        size = self.states.size
+        made = new_block(size + self.outputs.size)  # the new state, then the outputs: one allocation
         failed = self._step(
-            work.block.address, state.address, out.address, new.address, self._weights.address, work.scratch.address
+            work.block.address, state.address, made.address + size, made.address, self._weights.address, work.scratch.address
         )
         if failed:
             raise EngineError(f"an input names a row that its table does not have (node {failed}): ngrams or n_new are wrong")
-        return out, new
+        values = made.memory[size:].view(np.float32)
+        return [values[first:last].reshape(shape) for first, last, shape in self._read], made
 
 
 class NativeState(Mapping[str, FloatArray]):
@@ -129,8 +134,6 @@ class NativeEngine:
         if tuple(stored.inputs) != _INPUTS or tuple(stored.outputs) != _OUTPUTS:
             raise EngineError(f"{stored.library.parent}: not a step graph of this version; export the bundle again")
         self._free: list[Workspace] = []
-        out = self._step.outputs.tensors
-        self._out = [(out[n].offset // 4, out[n].shape, int(np.prod(out[n].shape))) for n in _OUTPUTS]
 
     def initial_state(self) -> State:
         """All zeros."""
@@ -145,11 +148,9 @@ class NativeEngine:
             work = self._step.workspace()
         for name, view in work.views.items():
             _fill(name, view, getattr(inputs, name))
-        out, new = self._step(work, block)
+        outputs, new = self._step(work, block)
         self._free.append(work)
-        values = out.memory.view(np.float32)
-        outputs = StepOutputs(*[values[first : first + n].reshape(shape) for first, shape, n in self._out])
-        return outputs, NativeState(new, self._step.states)
+        return StepOutputs(*outputs), NativeState(new, self._step.states)
 
     def _packed(self, state: State) -> Block:
         """Arrays by name as one block."""

@@ -36,7 +36,7 @@ Tensors = dict[str, tuple[tuple[int, ...], "np.dtype[Any]"]]
 class StoredStep:
     """A compiled step. library: its file; weights: its constants, as they lie in memory; scratch: bytes it needs beside.
 
-    inputs, states, outputs: shape and dtype by name, in the order of their blocks (`clcr_edge.runtime.arena.Arena`).
+    inputs, states, outputs (float32): shape and dtype by name, in the order of their blocks (`clcr_edge.runtime.arena.Arena`).
     compiler: in words. seconds: how long it took. difference: the largest from ONNX Runtime, over the bundle's golden ticks.
     """
 

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from clcr_edge.errors import EngineError, MissingPartError
 from clcr_edge.export.native.compiler import Compiler, find_compiler
 from clcr_edge.export.native.graph import read_graph
-from clcr_edge.export.native.products import pieces
 from clcr_edge.export.native.ready import compile_step
+from clcr_edge.export.native.vectors import pieces
 from clcr_edge.runtime.native_engine import NativeStep
 from clcr_edge.runtime.onnx_engine import open_graph
 
@@ -43,12 +43,11 @@ def run_native(made: onnx.ModelProto, feed: dict[str, np.ndarray], folder: Path,
     graph = read_graph(path)
     step = NativeStep(compile_step(graph, compiler or find_compiler(), folder, graph.inputs, graph.outputs))
     work = step.workspace()
-    found = []
+    found: list[Any] = []
     for _ in range(2):  # twice: the second must find its memory as the first did
         for name, view in work.views.items():
             view[...] = feed[name]
-        out, _ = step(work, step.first_state())
-        found = [v.copy() for v in step.outputs.views(out.memory).values()]
+        found, _ = step(work, step.first_state())
     return found
 
 
@@ -135,6 +134,22 @@ def test_reductions_over_any_axes(op: str, axes: list[int], keep: int, tmp_path:
     shape = list(np.zeros((3, 5, 34)).sum(axis=tuple(axes), keepdims=bool(keep)).shape)
     nodes = [helper.make_node("Mul", ["a", "b"], ["x"]), helper.make_node(op, ["x", "axes"], ["y"], keepdims=keep)]
     hold(model(nodes, inputs, {"y": (F, shape)}, {"axes": np.array(axes, np.int64)}), inputs, tmp_path)
+
+
+def test_long_sums(tmp_path: Path) -> None:
+    inputs: Inputs = {"a": (F, [2, 24, 32]), "b": (F, [2, 1, 32])}
+    nodes = [
+        helper.make_node("ReduceMean", ["a", "two"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["a", "mean"], ["off"]),
+        helper.make_node("Mul", ["off", "off"], ["square"]),
+        helper.make_node("ReduceMean", ["square", "two"], ["spread"], keepdims=0),
+        helper.make_node("Mul", ["a", "b"], ["scaled"]),
+        helper.make_node("ReduceSum", ["scaled", "two"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["a"], ["all"], keepdims=0),
+        helper.make_node("ReduceMax", ["a", "two"], ["top"], keepdims=0),
+    ]
+    outputs: Inputs = {"spread": (F, [2]), "sum": (F, [2]), "top": (F, [2]), "all": (F, [])}
+    hold(model(nodes, inputs, outputs, {"two": np.array([1, 2], np.int64)}), inputs, tmp_path)
 
 
 def test_whole_numbers_are_counted(tmp_path: Path) -> None:
@@ -297,8 +312,9 @@ def test_the_whole_step_on_narrower_vectors(step_model: onnx.ModelProto, compile
     for name, view in states.items():
         view[...] = (rng.standard_normal(view.shape) > 0.3) if name == "tokens" else rng.random(view.shape)
     wanted = session.run(None, dict(work.views) | states)
-    out, new = step(work, state)
-    found = step.outputs.views(out.memory) | {f"next_{n}": v for n, v in step.states.views(new.memory).items()}
+    outputs, new = step(work, state)
+    found = dict(zip(step.outputs.tensors, outputs, strict=True))
+    found |= {f"next_{n}": v for n, v in step.states.views(new.memory).items()}
     for name, value in zip((o.name for o in session.get_outputs()), wanted, strict=True):
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=2e-5, err_msg=name)
 

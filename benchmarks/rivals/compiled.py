@@ -43,5 +43,5 @@ class CompiledStream:
         step, work = self.steps[phase], self.work[phase]
         for name, view in work.views.items():
             view[...] = feed[name]
-        out, self.state = step(work, self.state)
-        return list(step.outputs.views(out.memory).values())
+        outputs, self.state = step(work, self.state)
+        return outputs

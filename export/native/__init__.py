@@ -4,6 +4,7 @@
     values.py    where a tensor lies: a buffer, and numpy's offsets and strides into it
     layout.py    which tensors share a buffer: views, and parts that are written where they will be read
     loops.py     C for what works element by element, for reductions, softmax, normalisation and copies
+    vectors.py   C for vectors of any machine
     products.py  C for matrix products and convolutions, their accumulators in registers
     program.py   the nodes in order, the scratch memory, the whole C file
     compiler.py  the C compiler: what its vectors look like here, and the library that it makes

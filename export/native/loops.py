@@ -5,26 +5,31 @@ An element-by-element operator whose result only one other reads is not stored: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-from clcr_edge.export.native.values import Value
+from clcr_edge.export.native.values import Value, reshaped
+from clcr_edge.export.native.vectors import pieces
 
-# exp to about 1 ulp: a polynomial on [-ln 2 / 2, ln 2 / 2], which vectorises where the library's does not.
+# exp to about 1 ulp: a polynomial on [-ln 2 / 2, ln 2 / 2], which vectorises where the library's does not. vectors.py has the
+# same for vectors.
 PRELUDE = """
 static inline float clcr_relu(float x) { return x < 0.0f ? 0.0f : x; }
 static inline float clcr_least(float x, float most) { return x > most ? most : x; }
 static inline float clcr_most(float x, float least) { return x < least ? least : x; }
 static inline int64_t clcr_least_int(int64_t x, int64_t most) { return x > most ? most : x; }
 static inline int64_t clcr_most_int(int64_t x, int64_t least) { return x < least ? least : x; }
+static inline float clcr_pick(int which, float yes, float no) { return which ? yes : no; } /* both are read: no branch */
+static inline int64_t clcr_pick_int(int which, int64_t yes, int64_t no) { return which ? yes : no; }
 static inline float clcr_square(float x) { return x * x; }
 static inline float clcr_exp(float x) {
     float z = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    float n = __builtin_rintf(z * 1.44269504088896341f);
-    float r = (z - n * 0.693359375f) - n * -2.12194440e-4f;
+    union { float f; int32_t i; } n = { z * 1.44269504088896341f + 12582912.0f }, two; /* rounded by its limits */
+    float k = n.f - 12582912.0f, r = (z - k * 0.693359375f) - k * -2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
@@ -32,9 +37,8 @@ static inline float clcr_exp(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    union { int32_t i; float f; } two = { ((int32_t)n + 127) << 23 };
-    float y = p * two.f;
-    return x < -87.0f ? 0.0f : x != x ? x : y;
+    two.i = (n.i - 0x4B400000 + 127) * (1 << 23);
+    return x < -87.0f ? 0.0f : x != x ? x : p * two.f;
 }
 """
 
@@ -43,11 +47,12 @@ _TEMPLATES = {
     "Greater": "({0} > {1})", "Less": "({0} < {1})", "GreaterOrEqual": "({0} >= {1})", "LessOrEqual": "({0} <= {1})",
     "Equal": "({0} == {1})", "And": "({0} & {1})", "Or": "({0} | {1})",
     "Max": "clcr_most({0}, {1})", "Min": "clcr_least({0}, {1})",
-    "Where": "({0} ? {1} : {2})", "Pow": "powf({0}, {1})",
+    "Where": "clcr_pick({0}, {1}, {2})", "Pow": "powf({0}, {1})",
     "Relu": "clcr_relu({0})", "Sqrt": "__builtin_sqrtf({0})", "Abs": "__builtin_fabsf({0})",
     "Reciprocal": "(1.0f / {0})", "Sigmoid": "(1.0f / (1.0f + clcr_exp(-{0})))", "Not": "(!{0})", "Neg": "(-{0})",
     "Exp": "clcr_exp({0})", "Clip": "", "Cast": "",
 }  # fmt: skip
+_VERY_LONG = 512  # elements of a sum that is worth four at once
 _LONG = 32  # elements in a row that is worth a question of its own
 ELEMENTWISE = frozenset(_TEMPLATES)
 _CASTS = {"float32": "((float){0})", "int32": "((int32_t){0})", "int64": "((int64_t){0})", "bool": "({0} != 0)"}
@@ -89,7 +94,8 @@ def elementwise(op: str, parts: Sequence[Expression | Value | None], to: str = "
     else:
         template = _TEMPLATES[op]
     if to.startswith("int"):
-        template = template.replace("clcr_most(", "clcr_most_int(").replace("clcr_least(", "clcr_least_int(")
+        for name in ("clcr_most", "clcr_least", "clcr_pick"):
+            template = template.replace(f"{name}(", f"{name}_int(")
     return Expression(template, tuple(p for p in parts if p is not None))
 
 
@@ -160,7 +166,7 @@ def assign(target: Value, value: Expression) -> str:
 def _whole_rows(nest: Nest, target: Value, value: Expression) -> str | None:
     """A Where that takes long rows from one side or the other: it is asked once a row, not once an element."""
     last = len(nest.sizes) - 1
-    if value.template != _TEMPLATES["Where"] or last < 0 or nest.sizes[last] < _LONG:
+    if not value.template.startswith("clcr_pick") or last < 0 or nest.sizes[last] < _LONG:
         return None
     test, *sides = (p if isinstance(p, Expression) else Expression("{0}", (p,)) for p in value.parts)
     asked = test.text(nest.element)
@@ -195,13 +201,39 @@ def reduce(op: str, target: Value, value: Expression, axes: Sequence[int], shape
     inner = [v.strides[-1] for v in parts.values() if v.constant is None or v.constant.size > 1]
     if left and any(s > 1 for s in inner) and shape[left[-1]] > 1:
         return _reduce_rows(start, step, scale, ctype, out, value, parts, shown, len(left))
-    nest = Nest(shown, [out, *parts.values()], keep=len(axes))
-    outer = len(nest.sizes) - len(axes)
+    shown, parts, out, count_of = _as_one_axis(shown, parts, out, len(left))
+    nest = Nest(shown, [out, *parts.values()], keep=count_of)
+    outer = len(nest.sizes) - count_of
     read = lambda v: nest.element(parts[id(v)])  # noqa: E731
     hint = f"#pragma omp simd reduction({simd}: sum)"
     body = nest.loops(f"sum = {step.format('sum', value.text(read))};", outer, simd=hint)
+    if simd == "+" and count_of == 1 and nest.sizes[-1] >= _VERY_LONG and nest.sizes[-1] % 4 == 0:
+        body = _in_quarters(f"i{outer}", nest.sizes[-1] // 4, value.text(read))
     place = f"{out.buffer.pointer}[{_outer_index(nest, out, outer)}]"
     return nest.loops(f"{ctype} sum = {start};\n{body}\n{place} = sum{scale};", 0, outer, simd="")
+
+
+def _as_one_axis(
+    shape: tuple[int, ...], parts: dict[int, Value], out: Value, left: int
+) -> tuple[tuple[int, ...], dict[int, Value], Value, int]:
+    """The axes after `left` as one, where no tensor needs a copy for it; and how many there are now."""
+    one = (*shape[:left], prod(shape[left:]))
+    views = {key: reshaped(v.view, one) for key, v in parts.items()}
+    goal = reshaped(out.view, (*out.shape[:left], 1))
+    if goal is None or any(v is None for v in views.values()):
+        return shape, parts, out, len(shape) - left
+    merged = {key: Value(parts[key].buffer, v, parts[key].constant) for key, v in views.items() if v is not None}
+    return one, merged, Value(out.buffer, goal), 1
+
+
+def _in_quarters(index: str, quarter: int, element: str) -> str:
+    """A long sum as four at once: each addition of one alone would wait for the one before."""
+    parts = [re.sub(rf"\b{index}\b", f"({index} + {k * quarter})", element) for k in range(4)]
+    adds = " ".join(f"sum{k} += {part};" for k, part in enumerate(parts))
+    return (
+        "float sum0 = 0.0f, sum1 = 0.0f, sum2 = 0.0f, sum3 = 0.0f;\n#pragma omp simd reduction(+: sum0, sum1, sum2, sum3)\n"
+        f"for (int {index} = 0; {index} < {quarter}; {index}++) {{ {adds} }}\nsum += (sum0 + sum1) + (sum2 + sum3);"
+    )
 
 
 def _outer_index(nest: Nest, tensor: Value, outer: int) -> str:
@@ -235,24 +267,27 @@ def _reduce_rows(
     return nest.loops(body, 0, outer, simd="")
 
 
-def softmax(target: Value, value: Expression) -> str:
-    """Softmax over the last axis."""
-    nest = Nest(target.shape, [target, *value.leaves()], keep=1)
+def softmax(target: Value, value: Expression, lanes: int) -> str:
+    """Softmax over the last axis, whose elements lie side by side in `target`: a row is a few vectors, held in registers."""
+    nest = Nest(target.shape, [target], keep=1)
     last = len(nest.sizes) - 1
-    y = nest.element(target)
-    body = "\n".join(
-        [
-            "float top = -INFINITY, sum = 0.0f;",
-            nest.loops(
-                f"float e = {value.text(nest.element)};\n{y} = e;\ntop = e > top ? e : top;", last,
-                simd="#pragma omp simd reduction(max: top)",
-            ),
-            nest.loops(f"float e = clcr_exp({y} - top);\n{y} = e;\nsum += e;", last, simd="#pragma omp simd reduction(+: sum)"),
-            "float share = 1.0f / sum;",
-            nest.loops(f"{y} *= share;", last),
-        ]
-    )  # fmt: skip
-    return nest.loops(body, 0, last, simd="")
+    spans = pieces(target.shape[-1], lanes)
+    row = f"{target.buffer.pointer} + {_outer_index(nest, target, last)}"
+    # Sums of a width are brought together before one of them is brought to a number, which is the slow part.
+    widths = {n: [at for at, m in spans if m == n] for _, n in spans}
+    tops = [f"clcr_top{n}(x{at})" for at, n in spans]
+    sums = [f"clcr_sum{n}({' + '.join(f'x{at}' for at in found)})" for n, found in widths.items()]
+    lines = [
+        f"float *y = {row};",
+        *(f"v{n} x{at} = *(v{n} *)(y + {at});" for at, n in spans),
+        f"float top = {tops[0]}, other;",
+        *(f"other = {t}; top = other > top ? other : top;" for t in tops[1:]),
+        *(f"x{at} = clcr_exp{n}(x{at} - top);" for at, n in spans),
+        f"float share = 1.0f / ({' + '.join(sums)});",
+        *(f"*(v{n} *)(y + {at}) = x{at} * share;" for at, n in spans),
+    ]
+    # All of it first: a row read back at once, in other vectors than it was written in, would wait for its own stores.
+    return assign(target, value) + "\n" + nest.loops("\n".join(lines), 0, last, simd="")
 
 
 def layer_norm(target: Value, value: Expression, gain: Value, shift: Value | None, epsilon: float) -> str:

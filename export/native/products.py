@@ -9,12 +9,8 @@ from itertools import groupby
 import numpy as np
 
 from clcr_edge.export.native.values import Array
-
-VECTORS = "".join(
-    f"typedef float v{n} __attribute__((vector_size({4 * n}), aligned(4), may_alias));\n"
-    f"typedef int32_t i{n} __attribute__((vector_size({4 * n})));\n"
-    for n in (2, 4, 8, 16)
-) + "typedef float v1;\n"  # fmt: skip
+from clcr_edge.export.native.vectors import pieces
+from clcr_edge.export.native.vectors import relu as rectified
 
 
 @dataclass(frozen=True)
@@ -23,18 +19,6 @@ class Target:
 
     lanes: int
     registers: int
-
-
-def pieces(width: int, lanes: int) -> list[tuple[int, int]]:
-    """A row of `width` floats as vectors: (first column, lanes), the widest first."""
-    found, at = [], 0
-    while at < width:
-        n = lanes
-        while n > width - at:
-            n //= 2
-        found.append((at, n))
-        at += n
-    return found
 
 
 def _blocks(found: Sequence[tuple[int, int]], most: int) -> Iterator[list[tuple[int, int]]]:
@@ -157,9 +141,7 @@ def convolution(name: str, target: Target, window: Window, relu: bool) -> str:
         lines.append("}}")
         for s, (r, c) in enumerate(spots):
             for at, n in block:
-                value = f"s{s}_{at}"
-                if relu:
-                    value = f"({value} < 0.0f ? 0.0f : {value})" if n == 1 else f"(v{n})((i{n}){value} & ~({value} < 0.0f))"
+                value = rectified(f"s{s}_{at}", n) if relu else f"s{s}_{at}"
                 lines.append(f"*(v{n} *)(o + {r * window.y[0] + c * window.y[1] + at}) = {value};")
         lines.append("}")
         taps += kh * kw * channels * size

@@ -9,11 +9,11 @@ from itertools import product
 import numpy as np
 
 from clcr_edge.errors import EngineError
-from clcr_edge.export.native import loops
+from clcr_edge.export.native import loops, vectors
 from clcr_edge.export.native.graph import Graph, Node
 from clcr_edge.export.native.layout import VIEWS, Layout, concat_part, same_place
 from clcr_edge.export.native.loops import ELEMENTWISE, REDUCTIONS, Expression, elementwise
-from clcr_edge.export.native.products import VECTORS, Target, Window, convolution, matrix_product, packed_kernels
+from clcr_edge.export.native.products import Target, Window, convolution, matrix_product, packed_kernels
 from clcr_edge.export.native.values import Value, new_buffer, reshaped
 
 _ALIGN = 64
@@ -75,7 +75,7 @@ class _Writer:
         source = "\n".join(
             [
                 "#include <math.h>\n#include <stdint.h>",
-                VECTORS + loops.PRELUDE,
+                loops.PRELUDE + vectors.C,
                 *self._functions.values(),
                 f"int clcr_step({_ARGUMENTS}) {{",
                 *self._opened,
@@ -203,7 +203,11 @@ class _Writer:
 
     def _softmax(self, node: Node) -> None:
         self._last_axis(node)
-        self._write(node.op, loops.softmax(self._layout.place(node.output), self._expression(node.inputs[0])))
+        target = self._layout.place(node.output)
+        dense = target if target.strides[-1] == 1 else self._layout.scratch(target.shape, "float32")
+        self._write(node.op, loops.softmax(dense, self._expression(node.inputs[0]), self._target.lanes))
+        if dense is not target:
+            self._write("spread", loops.copy(target, dense))
 
     def _layernormalization(self, node: Node) -> None:
         self._last_axis(node)

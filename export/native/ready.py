@@ -81,6 +81,7 @@ def blocks_of(graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...]) -
     states = {n: kinds[n] for n in graph.inputs if n not in inputs}
     wrong = {*inputs} - {*graph.inputs} | {*graph.outputs} ^ {*outputs, *(_NEXT + n for n in states)}
     wrong |= {n for n in states if _NEXT + n in kinds and kinds[_NEXT + n] != kinds[n]}
+    wrong |= {n for n in outputs if n in kinds and kinds[n][1] != np.float32}
     if wrong:
         raise EngineError(f"not a step graph of this version (see {', '.join(sorted(wrong)[:4])}); export again")
     return {n: kinds[n] for n in inputs}, states, {n: kinds[n] for n in outputs}
