@@ -33,7 +33,7 @@ from clcr_edge.runtime.pipeline import live
 from clcr_edge.runtime.session import Session
 
 _OUT = Path(__file__).resolve().parent / "results" / "runtime_figures.json"
-_STREAMS = (1, 4, 8, 12, 16, 20, 24, 28, 32)
+_STREAMS = (1, 4, 8, 12, 16, 20, 24, 28, 32, 48, 64, 80)
 _WINDOW_S = 2.0  # scraped and left alone in turn, on the monotonic clock that both processes share
 _SCRAPER = """
 import sys, time, urllib.request

@@ -215,7 +215,8 @@ def speed_ratio(part: str, rival: str, end: str = "") -> Callable[[], float]:
     def number() -> float:
         found = result("step_speed")
         rows = found["b"] if part == "b" else found["warm"][part]
-        return float(next(x["ratio_to_ours"]["p50"] for name, x in rows.items() if name.startswith(rival) and name.endswith(end)))
+        row = next(x for name, x in rows.items() if name.startswith(rival) and name.endswith(end))
+        return float(row["ratio_to_ours"]["p50"])
 
     return number
 
