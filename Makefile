@@ -6,6 +6,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins libportaudio2 espeak-ng flite strace chromium gcc libc6-dev \
 	python3-opencv gstreamer1.0-plugins-base faketime
+# The native engine's C on an ARM processor, emulated: from an x86-64 only.
+ifeq ($(shell uname -m),x86_64)
+SYSTEM += gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+endif
 
 .PHONY: demo test check system clean
 
@@ -35,7 +39,7 @@ check: .venv/dev.stamp
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@ .venv/train.stamp
 
-# The live tests need a sound server, a synthesiser, a browser, an OpenCV with GStreamer and a clock that can be set; those of TensorRT's names a C compiler. Without root: one line that names them.
+# The live tests need a sound server, a synthesiser, a browser, an OpenCV with GStreamer and a clock that can be set; the native engine and TensorRT's names a C compiler. Without root: one line that names them.
 system:
 	@missing=""; for p in $(SYSTEM); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from clcr_edge.export.native.compiler import Compiler, find_compiler
 from clcr_edge.export.native.graph import read_graph
 from clcr_edge.export.native.ready import compile_step
 from clcr_edge.export.native.vectors import pieces
-from clcr_edge.runtime.native_engine import NativeStep
+from clcr_edge.runtime.native_engine import Block, NativeStep, Workspace
 from clcr_edge.runtime.onnx_engine import open_graph
 
 F, INT, LONG, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL
@@ -292,13 +294,8 @@ def _machines() -> list[Any]:
     return [plain, pytest.param(avx2, id="avx2", marks=[] if "avx2" in flags else pytest.mark.skip("no AVX2 here"))]
 
 
-@pytest.mark.parametrize("compiler", _machines())
-def test_the_whole_step_on_narrower_vectors(step_model: onnx.ModelProto, compiler: Compiler, tmp_path: Path) -> None:
-    path = tmp_path / "step.onnx"
-    onnx.save(step_model, path)
-    session = open_graph(step_model.SerializeToString())
-    graph = read_graph(path)
-    step = NativeStep(compile_step(graph, compiler, tmp_path))
+def _one_tick(step_model: onnx.ModelProto, step: NativeStep) -> tuple[Workspace, Block, dict[str, np.ndarray]]:
+    """Inputs and a state with something in them, and what ONNX Runtime makes of them, by name."""
     work, rng = step.workspace(), np.random.default_rng(5)
     for name, view in work.views.items():
         if name == "ngrams":
@@ -311,12 +308,89 @@ def test_the_whole_step_on_narrower_vectors(step_model: onnx.ModelProto, compile
     states = step.states.views(state.memory)
     for name, view in states.items():
         view[...] = (rng.standard_normal(view.shape) > 0.3) if name == "tokens" else rng.random(view.shape)
+    session = open_graph(step_model.SerializeToString())
     wanted = session.run(None, dict(work.views) | states)
-    outputs, new = step(work, state)
+    return work, state, dict(zip((o.name for o in session.get_outputs()), wanted, strict=True))
+
+
+def _hold_tick(step: NativeStep, outputs: list[Any], new: np.ndarray, wanted: dict[str, np.ndarray]) -> None:
     found = dict(zip(step.outputs.tensors, outputs, strict=True))
-    found |= {f"next_{n}": v for n, v in step.states.views(new.memory).items()}
-    for name, value in zip((o.name for o in session.get_outputs()), wanted, strict=True):
+    found |= {f"next_{n}": v for n, v in step.states.views(new).items()}
+    assert set(found) == set(wanted)
+    for name, value in wanted.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("compiler", _machines())
+def test_the_whole_step_on_narrower_vectors(step_model: onnx.ModelProto, compiler: Compiler, tmp_path: Path) -> None:
+    path = tmp_path / "step.onnx"
+    onnx.save(step_model, path)
+    step = NativeStep(compile_step(read_graph(path), compiler, tmp_path))
+    work, state, wanted = _one_tick(step_model, step)
+    outputs, new = step(work, state)
+    _hold_tick(step, outputs, new.memory, wanted)
+
+
+_ON_ARM = """
+#include <stdio.h>
+#include <stdlib.h>
+int clcr_step(const char *, const char *, char *, char *, const char *, char *);
+static char *block(size_t size) { return aligned_alloc(64, (size + 63) / 64 * 64); }
+int main(void) {
+    const size_t sizes[] = { IN, STATE, WEIGHTS };
+    char *given[3], *out = block(OUT), *next = block(STATE), *scratch = block(SCRATCH);
+    for (int k = 0; k < 3; k++) {
+        given[k] = block(sizes[k]);
+        if (fread(given[k], 1, sizes[k], stdin) != sizes[k]) return 2;
+    }
+    for (size_t k = 0; k < SCRATCH; k++) scratch[k] = 0;
+    if (clcr_step(given[0], given[1], out, next, given[2], scratch)) return 3;
+    fwrite(out, 1, OUT, stdout);
+    fwrite(next, 1, STATE, stdout);
+    return 0;
+}
+"""
+ARM_COMPILER, ARM_MACHINE = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not (which(ARM_COMPILER) and which(ARM_MACHINE)),
+    reason=f"needs an x86-64 with {ARM_COMPILER} and {ARM_MACHINE}",
+)
+def test_the_whole_step_on_an_arm_processor(
+    step_model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NEON, as a Jetson's CPU has it; emulated, so this says that it is right, not how fast it is."""
+    path = tmp_path / "step.onnx"
+    onnx.save(step_model, path)
+    graph = read_graph(path)
+    step = NativeStep(compile_step(graph, find_compiler(), tmp_path))  # for its blocks
+    work, state, wanted = _one_tick(step_model, step)
+    monkeypatch.setenv("CC", ARM_COMPILER)
+    compiler = find_compiler.__wrapped__()
+    assert (compiler.lanes, compiler.registers, compiler.tuned) == (4, 32, ())
+    (tmp_path / "arm").mkdir()
+    stored = compile_step(graph, compiler, tmp_path / "arm")
+    driver = tmp_path / "driver.c"
+    driver.write_text(_ON_ARM, "utf-8")
+    sizes = {
+        "IN": step.inputs.size, "STATE": step.states.size, "OUT": step.outputs.size,
+        "WEIGHTS": len(stored.weights), "SCRATCH": stored.scratch,
+    }  # fmt: skip
+    program = tmp_path / "program"
+    (source,) = (tmp_path / "arm").glob("*.c")
+    named = [f"-D{name}={size}" for name, size in sizes.items()]
+    flags = ["-std=gnu11", "-O3", "-fopenmp-simd", "-w", "-static", *named]
+    command = [ARM_COMPILER, *flags, str(driver), str(source), "-o", str(program), "-lm"]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    given = work.block.memory.tobytes() + state.memory.tobytes() + stored.weights
+    done = subprocess.run([ARM_MACHINE, str(program)], input=given, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    made = np.frombuffer(done.stdout, np.uint8)
+    assert len(made) == step.outputs.size + step.states.size
+    outputs = list(step.outputs.views(made[: step.outputs.size]).values())
+    _hold_tick(step, outputs, made[step.outputs.size :], wanted)
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])
