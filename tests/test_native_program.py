@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from random_graphs import RandomGraph
 
 from clcr_edge.errors import EngineError, MissingPartError
 from clcr_edge.export.native.compiler import Compiler, find_compiler
@@ -399,6 +400,14 @@ def test_a_row_is_covered_once_by_vectors(lanes: int) -> None:
         covered = [c for first, n in pieces(width, lanes) for c in range(first, first + n)]
         assert covered == list(range(width))
         assert all(n in (1, 2, 4, 8, 16) and n <= lanes for _, n in pieces(width, lanes))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_graph_of_these_operators(seed: int, tmp_path: Path) -> None:
+    graph = RandomGraph(seed)
+    inputs: Inputs = {n: (F, s) for n, s in graph.inputs.items()}
+    made = model(graph.nodes, inputs, {n: (F, s) for n, s in graph.outputs.items()}, graph.constants)
+    hold(made, inputs, tmp_path, feed_of(inputs, seed))
 
 
 def test_names_in_a_graph_do_not_reach_the_compiler(tmp_path: Path) -> None:

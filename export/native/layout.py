@@ -36,12 +36,17 @@ class Layout:
         return self._values[name]
 
     def constant(self, array: Array) -> Value:
-        """A constant, in the weights if it is more than one number."""
-        if array.dtype == np.float64:
-            array = array.astype(np.float32)
+        """A constant: one number is written into the code, more lie in the weights."""
         memory = np.ascontiguousarray(array).reshape(array.shape)
-        if memory.size == 1:
-            return Value(Buffer("", "literal", memory), memory, memory)
+        return Value(Buffer("", "literal", memory), memory, memory) if memory.size == 1 else self.stored(memory)
+
+    def addressed(self, value: Value) -> Value:
+        """The tensor where an address is needed: a number in the code has none."""
+        return self.stored(value.view) if value.buffer.kind == "literal" else value
+
+    def stored(self, array: Array) -> Value:
+        """A constant in the weights."""
+        memory = np.ascontiguousarray(array).reshape(array.shape)
         buffer = Buffer(f"w{len(self.weights)}", "weights", memory)
         buffer.first = self._weight_bytes
         self.weights.append(memory)

@@ -231,7 +231,7 @@ class _Writer:
                 self._write(node.op, loops.copy(part, source))
 
     def _gather(self, node: Node, number: int) -> None:
-        source, places = self._layout.value(node.inputs[0]), self._layout.value(node.inputs[1])
+        source, places = self._layout.addressed(self._layout.value(node.inputs[0])), self._layout.value(node.inputs[1])
         axis = node.attributes.get("axis", 0) % len(source.shape)
         if places.constant is not None:
             size = source.shape[axis]
@@ -243,6 +243,7 @@ class _Writer:
                 view = source.view[(slice(None),) * axis + (at if places.view.ndim == 0 else slice(at, at + 1), ...)]
                 self._layout.alias(node.output, source.seen_as(view.reshape(self._graph.shape(node.output))))
                 return
+            places = self._layout.constant(fixed)
         self._write(node.op, loops.gather(self._layout.place(node.output), source, places, axis, number))
 
     # -- products ------------------------------------------------------------------------------------------------------
@@ -286,7 +287,7 @@ class _Writer:
 
     def _multiply(self, target: Value, left: Value, right: Value) -> None:
         """target = left right, over whatever axes stand before the last two."""
-        right = self._dense(right)
+        left, right = self._layout.addressed(left), self._dense(self._layout.addressed(right))
         batch = target.shape[:-2]
         (m, n), k = target.shape[-2:], left.shape[-1]
         a = Value(left.buffer, np.broadcast_to(left.view, (*batch, m, k)))
@@ -333,9 +334,9 @@ class _Writer:
             weight.shape[2:], tuple(at.get("strides", (1, 1))), channels, (out, height, width),
             (source.strides[2], source.strides[3]), (row, column),
         )  # fmt: skip
-        kernels = self._layout.constant(packed_kernels(weight, window, self._target))
+        kernels = self._layout.stored(packed_kernels(weight, window, self._target))
         bias = self._graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
-        shift = self._layout.constant(np.zeros(out, np.float32) if bias is None else bias)
+        shift = self._layout.stored(np.zeros(out, np.float32) if bias is None else bias)
         function = self._function(convolution("NAME", self._target, window, relu), "convolution")
         self._write(
             f"convolution {out}x{height}x{width}",
