@@ -114,8 +114,9 @@ class RandomGraph:
         self._add("Slice", [name, *(self._constant([v]) for v in (start, end, written, step))], out)
 
     def _transpose(self, name: str, shape: Shape) -> None:
-        order = self._random.sample(range(len(shape)), len(shape))
-        self._add("Transpose", [name], [shape[k] for k in order], perm=order)
+        if shape:
+            order = self._random.sample(range(len(shape)), len(shape))
+            self._add("Transpose", [name], [shape[k] for k in order], perm=order)
 
     def _reshape(self, name: str, shape: Shape) -> None:
         size = int(np.prod(shape))
