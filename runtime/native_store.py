@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -52,9 +53,14 @@ class StoredStep:
 
 
 def cache_folder() -> Path:
-    """`native` in $XDG_CACHE_HOME/clcr-edge (else ~/.cache/clcr-edge; on Windows %LOCALAPPDATA%)."""
+    """`native` in $XDG_CACHE_HOME/clcr-edge (else ~/.cache/clcr-edge; on Windows %LOCALAPPDATA%). Raises `EngineError` where
+    there is no home. A relative XDG_CACHE_HOME counts as none, as its specification has it."""
     named = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None)
-    return (Path(named) if named else Path.home() / ".cache") / "clcr-edge" / "native"
+    try:
+        cache = Path(named) if named and Path(named).is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        raise EngineError("this user has no home folder to keep the native engine in; name one in XDG_CACHE_HOME") from None
+    return cache / "clcr-edge" / "native"
 
 
 def folder_of(graph: Path, writer: str) -> Path:
@@ -80,6 +86,7 @@ def load_step(folder: Path) -> StoredStep | None:
     if not (folder / _RECORD).is_file():
         return None
     _refuse_shared(folder)
+    _refuse_shared(folder / _RECORD, *folder.glob("step.*"))
     try:
         table = toml_io.loads((folder / _RECORD).read_text("utf-8"))
         weights = (folder / _WEIGHTS).read_bytes()
@@ -156,12 +163,14 @@ def save_step(folder: Path, step: StoredStep) -> StoredStep:
     return kept
 
 
-def _refuse_shared(folder: Path) -> None:
-    """A library in a folder of somebody else's, or one that others may write to, is not loaded."""
+def _refuse_shared(folder: Path, *files: Path) -> None:
+    """What lies in a folder of somebody else's, or in one that others may write to or rename, is not loaded; all folders above
+    count. A sticky one, as /tmp is, does not: there nobody can rename what is another's."""
     if not hasattr(os, "geteuid"):
         return
-    about = folder.stat()
-    if about.st_uid not in (os.geteuid(), 0) or about.st_mode & 0o022:
-        raise EngineError(
-            f"{folder}: others may write to it, and what lies there would be run; chmod go-w it, or set XDG_CACHE_HOME"
-        )
+    for path in (folder, *files, *folder.resolve().parents):
+        about = path.stat()
+        if about.st_uid not in (os.geteuid(), 0):
+            raise EngineError(f"{path}: is another user's, and what lies there would be run; name a cache in XDG_CACHE_HOME")
+        if about.st_mode & 0o022 and not about.st_mode & stat.S_ISVTX:
+            raise EngineError(f"{path}: others may write to it, and what lies there would be run: chmod go-w {path}")

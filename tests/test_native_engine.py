@@ -161,16 +161,44 @@ def test_a_step_is_built_once_and_again_when_it_is_damaged(bundle: Bundle, engin
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
-def test_a_library_that_others_may_write_is_not_loaded(bundle: Bundle) -> None:
+@pytest.mark.parametrize("above", [0, 1, 2])
+def test_a_library_that_others_may_write_or_rename_is_not_loaded(bundle: Bundle, above: int) -> None:
     stored, _ = ready_step(bundle, None, print)
-    folder = stored.library.parent
+    folder = stored.library.parents[above]
     folder.chmod(0o777)
     try:
-        with pytest.raises(EngineError, match="others may write to it"):
-            ready_step(bundle, None, print)
+        for force in (False, True)[: 1 + (above > 0)]:  # the innermost folder is replaced by a build
+            with pytest.raises(EngineError, match=rf"{folder.name}: others may write to it.*chmod go-w"):
+                ready_step(bundle, None, print, force)
     finally:
-        folder.chmod(0o755)
+        folder.chmod(0o700)
+    stored.library.chmod(0o666)
+    with pytest.raises(EngineError, match=r"\.so: others may write to it"):
+        ready_step(bundle, None, print)
+    stored.library.chmod(0o644)
     assert not ready_step(bundle, None, print)[1]
+
+
+@pytest.mark.parametrize("named", ["", "relative/cache"])
+def test_a_cache_is_never_looked_for_where_one_stands(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", named)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert native_store.cache_folder() == tmp_path / ".cache" / "clcr-edge" / "native"
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(EngineError, match=r"no home folder.*XDG_CACHE_HOME"):
+        native_store.cache_folder()
+
+
+def test_another_agreement_on_blocks_is_another_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = ready.writer.__wrapped__()
+    other = tmp_path / "arena.py"
+    other.write_text("# another alignment")
+    monkeypatch.setattr("clcr_edge.runtime.arena.__file__", str(other))
+    assert ready.writer.__wrapped__() != before
 
 
 def test_what_is_not_onnx_runtimes_is_not_used_and_not_kept(
@@ -213,6 +241,7 @@ def test_what_verify_found_faster_here_is_run(bundle: Bundle) -> None:
     choice = Verified("native", "fp32", "because", 0.1, native_line(), manifest_hash(bundle))
     write_verified(bundle, choice)
     write_verified(bundle, replace(choice, engine="onnxruntime", p50_ms=0.2, machine="elsewhere"))
+    open_native(bundle)
     told: list[str] = []
     assert isinstance(open_engine(bundle, None, None, told.append), NativeEngine)
     assert isinstance(open_engine(bundle, None, "fp32", told.append), OnnxEngine), "a precision by name is ONNX Runtime's"
@@ -230,8 +259,10 @@ def test_without_a_compiler_a_run_goes_on_unless_it_was_asked_for(
     monkeypatch.setattr(ready, "find_compiler", lambda: (_ for _ in ()).throw(MissingPartError("no compiler; install one")))
     write_verified(bundle, Verified("native", "fp32", "because", 0.1, native_line(), manifest_hash(bundle)))
     told: list[str] = []
-    assert isinstance(open_engine(bundle, None, None, told.append), OnnxEngine)
-    assert told[-1] == "going on with ONNX Runtime: no compiler; install one"
+    opened = open_engine(bundle, None, None, told.append)
+    assert isinstance(opened, OnnxEngine), "a record that came with a bundle builds nothing"
+    assert told == [f"the native engine is not built here; it is by: clcr-edge build {bundle.path} --engine native"]
+    assert not list(tmp_path.iterdir())
     with pytest.raises(MissingPartError):
         open_engine(bundle, EngineName.native, None, told.append)
     (bundle.path / "device.toml").unlink()

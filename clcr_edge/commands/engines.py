@@ -43,7 +43,13 @@ def open_engine(bundle: Bundle, name: EngineName | None, precision: str | None, 
             if fastest is not None and fastest.engine == EngineName.tensorrt.value:
                 return _tensorrt(bundle, None, fastest, note)
             if fastest is not None and fastest.engine == EngineName.native.value and fastest.machine == native_line():
-                return _native(bundle, None, note)
+                from clcr_edge.export.native.ready import stored_native
+
+                # Built by this user before, or not at all: the record travels with the bundle, and may be anybody's.
+                built = stored_native(bundle)
+                if built is not None:
+                    return built
+                note(f"the native engine is not built here; it is by: clcr-edge build {bundle.path} --engine native")
         except (MissingPartError, EngineError) as e:
             note(f"going on with ONNX Runtime: {e}")
     if precision is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from clcr_edge.errors import EngineError
 from clcr_edge.export.native.graph import Graph, Node
-from clcr_edge.export.native.values import Array, Buffer, Value, new_buffer, reshaped
+from clcr_edge.export.native.values import ALIGN, Array, Buffer, Value, new_buffer, reshaped
 
 VIEWS = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Slice", "Split", "Transpose", "Expand", "Identity", "Flatten"})
 _RESHAPES = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"})
@@ -24,7 +24,7 @@ class Layout:
         self._values = dict(given)
         self.buffers: list[Buffer] = []
         self.weights: list[Array] = []  # in the order of their buffers' offsets
-        self._weight_bytes = 0
+        self.weight_bytes = 0
         self._wanted = {n: given[n] for n in graph.outputs}
 
     def value(self, name: str) -> Value:
@@ -32,7 +32,7 @@ class Layout:
         if name in self._graph.constants and name not in self._values:
             self._values[name] = self.constant(self._graph.constants[name])
         if name not in self._values:
-            raise EngineError(f"the native engine meets {name} before it is made; use --engine onnxruntime")
+            raise EngineError(f"the native engine meets {name!r} before it is made; use --engine onnxruntime")
         return self._values[name]
 
     def constant(self, array: Array) -> Value:
@@ -48,9 +48,9 @@ class Layout:
         """A constant in the weights."""
         memory = np.ascontiguousarray(array).reshape(array.shape)
         buffer = Buffer(f"w{len(self.weights)}", "weights", memory)
-        buffer.first = self._weight_bytes
+        buffer.offset = self.weight_bytes
         self.weights.append(memory)
-        self._weight_bytes += -(-memory.nbytes // 64) * 64
+        self.weight_bytes += -(-memory.nbytes // ALIGN) * ALIGN
         self.buffers.append(buffer)
         return Value(buffer, memory, memory)
 
@@ -99,17 +99,32 @@ class Layout:
                     if view is not None:
                         self._values[reader.output] = there
                         return there.seen_as(view)
-            if reader.op == "Conv" and reader.inputs[0] == name and dtype == "float32":
+            if reader.op == "Conv" and reader.inputs[0] == name and dtype == "float32" and len(shape) == 4:
                 return self.bordered(reader)
         return None
 
     def bordered(self, conv: Node) -> Value:
         """The input of a convolution, channels last, inside the border that its padding asks for."""
         n, c, h, w = self._graph.shape(conv.inputs[0])
-        top, left, bottom, right = conv.attributes.get("pads", (0, 0, 0, 0))
+        top, left, bottom, right = _pads(conv)
         whole = self.scratch((n, h + top + bottom, w + left + right, c), "float32", "bordered")
         inside = whole.view[:, top : top + h, left : left + w]
         return whole.seen_as(inside.transpose(0, 3, 1, 2))
+
+    def is_bordered_for(self, conv: Node, value: Value) -> bool:
+        """Whether a tensor lies as `bordered` would lay it for this convolution: other borders may be another's."""
+        if value.buffer.kind != "bordered":
+            return False
+        n, c, h, w = self._graph.shape(conv.inputs[0])
+        top, left, bottom, right = _pads(conv)
+        whole = (n, h + top + bottom, w + left + right, c)
+        row, pixel = whole[2] * c, c
+        return (
+            value.buffer.memory.shape == whole
+            and value.shape == (n, c, h, w)
+            and value.offset == top * row + left * pixel
+            and value.strides == (whole[1] * row, 1, row, pixel)
+        )
 
     def view_of(self, node: Node) -> list[Value | None]:
         """The outputs of a node that moves nothing, as views of its input; None: a copy is needed."""
@@ -139,6 +154,13 @@ class Layout:
         if source.constant is not None and view.size == 1 and source.view.size != 1:
             constant = np.array(view)  # one number of a constant: written into the code
         return source.seen_as(view, constant)
+
+
+def _pads(conv: Node) -> tuple[int, int, int, int]:
+    top, left, bottom, right = conv.attributes.get("pads", (0, 0, 0, 0))
+    if min(top, left, bottom, right) < 0:
+        raise EngineError("the native engine knows no negative padding; use --engine onnxruntime")
+    return top, left, bottom, right
 
 
 def concat_part(graph: Graph, node: Node, index: int) -> tuple[slice, ...]:

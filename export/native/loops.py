@@ -12,6 +12,7 @@ from math import prod
 
 import numpy as np
 
+from clcr_edge.errors import EngineError
 from clcr_edge.export.native.values import Value, reshaped
 from clcr_edge.export.native.vectors import pieces
 
@@ -21,13 +22,15 @@ PRELUDE = """
 static inline float clcr_relu(float x) { return x < 0.0f ? 0.0f : x; }
 static inline float clcr_least(float x, float most) { return x > most ? most : x; }
 static inline float clcr_most(float x, float least) { return x < least ? least : x; }
-static inline int64_t clcr_least_int(int64_t x, int64_t most) { return x > most ? most : x; }
-static inline int64_t clcr_most_int(int64_t x, int64_t least) { return x < least ? least : x; }
+static inline float clcr_max(float a, float b) { return a != a ? a : b != b ? b : a > b ? a : b; }
+static inline float clcr_min(float a, float b) { return a != a ? a : b != b ? b : a < b ? a : b; }
+static inline int64_t clcr_max_int(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t clcr_min_int(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline float clcr_pick(int which, float yes, float no) { return which ? yes : no; } /* both are read: no branch */
 static inline int64_t clcr_pick_int(int which, int64_t yes, int64_t no) { return which ? yes : no; }
 static inline float clcr_square(float x) { return x * x; }
 static inline float clcr_exp(float x) {
-    float z = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float z = x < -86.0f ? -86.0f : x > 89.0f ? 89.0f : x;
     union { float f; int32_t i; } n = { z * 1.44269504088896341f + 12582912.0f }, two; /* rounded by its limits */
     float k = n.f - 12582912.0f, r = (z - k * 0.693359375f) - k * -2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -37,8 +40,8 @@ static inline float clcr_exp(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    two.i = (n.i - 0x4B400000 + 127) * (1 << 23);
-    return x < -87.0f ? 0.0f : x != x ? x : p * two.f;
+    two.i = (n.i - 0x4B400000 + 126) * (1 << 23); /* half of the power: the whole of the largest is no float */
+    return x < -86.0f ? 0.0f : x != x ? x : p * two.f * 2.0f;
 }
 """
 
@@ -46,15 +49,27 @@ _TEMPLATES = {
     "Add": "({0} + {1})", "Sub": "({0} - {1})", "Mul": "({0} * {1})", "Div": "({0} / {1})",
     "Greater": "({0} > {1})", "Less": "({0} < {1})", "GreaterOrEqual": "({0} >= {1})", "LessOrEqual": "({0} <= {1})",
     "Equal": "({0} == {1})", "And": "({0} & {1})", "Or": "({0} | {1})",
-    "Max": "clcr_most({0}, {1})", "Min": "clcr_least({0}, {1})",
+    "Max": "clcr_max({0}, {1})", "Min": "clcr_min({0}, {1})",
     "Where": "clcr_pick({0}, {1}, {2})", "Pow": "powf({0}, {1})",
     "Relu": "clcr_relu({0})", "Sqrt": "__builtin_sqrtf({0})", "Abs": "__builtin_fabsf({0})",
     "Reciprocal": "(1.0f / {0})", "Sigmoid": "(1.0f / (1.0f + clcr_exp(-{0})))", "Not": "(!{0})", "Neg": "(-{0})",
     "Exp": "clcr_exp({0})", "Clip": "", "Cast": "",
 }  # fmt: skip
+_STARTS = {
+    ("ReduceMin", "bool"): "1",
+    **{("ReduceMax", f"int{n}"): f"INT{n}_MIN" for n in (32, 64)},
+    **{("ReduceMin", f"int{n}"): f"INT{n}_MAX" for n in (32, 64)},
+}  # where nothing has been seen yet
+_WIDEST = 2048  # numbers in a row of a softmax, a normalisation, or a sum of rows
 _VERY_LONG = 512  # elements of a sum that is worth four at once
 _LONG = 32  # elements in a row that is worth a question of its own
 ELEMENTWISE = frozenset(_TEMPLATES)
+# How many inputs: what is written for two would drop a third in silence.
+INPUTS = {name: template.count("{") for name, template in _TEMPLATES.items()} | {"Cast": 1}
+ANY_NUMBERS = frozenset(
+    {"Add", "Sub", "Mul", "Max", "Min", "Where", "Cast", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Equal"}
+    | {"And", "Or", "Not"}
+)  # the others are written for float32
 _CASTS = {"float32": "((float){0})", "int32": "((int32_t){0})", "int64": "((int64_t){0})", "bool": "({0} != 0)"}
 REDUCTIONS = {
     "ReduceSum": ("0.0f", "{0} + {1}", "+"), "ReduceMean": ("0.0f", "{0} + {1}", "+"),
@@ -89,12 +104,12 @@ def elementwise(op: str, parts: Sequence[Expression | Value | None], to: str = "
         template = "{0}" if low is None else "clcr_most({0}, {1})"
         if high is not None:
             template = f"clcr_least({template}, {{{1 if low is None else 2}}})"
-    elif op == "Pow" and isinstance(parts[1], Value) and _literal(parts[1]) in ("2.0f", "2"):
+    elif op == "Pow" and isinstance(parts[1], Value) and _literal(parts[1]) in ("(2.0f)", "(2)"):
         return Expression("clcr_square({0})", tuple(p for p in parts[:1] if p is not None))
     else:
         template = _TEMPLATES[op]
     if to.startswith("int"):
-        for name in ("clcr_most", "clcr_least", "clcr_pick"):
+        for name in ("clcr_max", "clcr_min", "clcr_pick"):
             template = template.replace(f"{name}(", f"{name}_int(")
     return Expression(template, tuple(p for p in parts if p is not None))
 
@@ -105,10 +120,10 @@ def _literal(value: Value) -> str | None:
         return None
     number = value.constant.reshape(())[()]
     if value.constant.dtype != np.float32:
-        return str(int(number))
+        return f"({int(number)})"
     if not np.isfinite(number):
         return "NAN" if np.isnan(number) else "INFINITY" if number > 0 else "-INFINITY"
-    return f"{float(number)!r}f" if "." in repr(float(number)) or "e" in repr(float(number)) else f"{float(number)!r}.0f"
+    return f"({float(number)!r}f)"
 
 
 class Nest:
@@ -156,6 +171,13 @@ class Nest:
         return text
 
 
+def _on_stack(width: int) -> int:
+    """The width of a row that is held at once. Raises `EngineError` for one that a stack, or the compiler, would not bear."""
+    if width > _WIDEST:
+        raise EngineError(f"the native engine takes rows of up to {_WIDEST} numbers, not {width}; use --engine onnxruntime")
+    return width
+
+
 def assign(target: Value, value: Expression) -> str:
     """target = value, element by element."""
     nest = Nest(target.shape, [target, *value.leaves()])
@@ -185,8 +207,7 @@ def reduce(op: str, target: Value, value: Expression, axes: Sequence[int], shape
     """target = value of `shape`, reduced over axes. target's shape has 1 at the axes."""
     start, step, simd = REDUCTIONS[op]
     count = prod(shape[a] for a in axes)
-    if target.view.dtype != np.float32:
-        start = "0"
+    start = _STARTS.get((op, str(target.view.dtype)), start if target.view.dtype == np.float32 else "0")
     scale = f" * {1.0 / count!r}f" if op == "ReduceMean" else ""
     ctype = target.buffer.ctype
     left = [a for a in range(len(shape)) if a not in axes]
@@ -207,7 +228,7 @@ def reduce(op: str, target: Value, value: Expression, axes: Sequence[int], shape
     read = lambda v: nest.element(parts[id(v)])  # noqa: E731
     hint = f"#pragma omp simd reduction({simd}: sum)"
     body = nest.loops(f"sum = {step.format('sum', value.text(read))};", outer, simd=hint)
-    if simd == "+" and count_of == 1 and nest.sizes[-1] >= _VERY_LONG and nest.sizes[-1] % 4 == 0:
+    if simd == "+" and ctype == "float" and count_of == 1 and nest.sizes[-1] >= _VERY_LONG and nest.sizes[-1] % 4 == 0:
         body = _in_quarters(f"i{outer}", nest.sizes[-1] // 4, value.text(read))
     place = f"{out.buffer.pointer}[{_outer_index(nest, out, outer)}]"
     return nest.loops(f"{ctype} sum = {start};\n{body}\n{place} = sum{scale};", 0, outer, simd="")
@@ -254,7 +275,7 @@ def _reduce_rows(
     reduced = len(shape) - left
     nest = Nest(shown, [goal, *turned.values()], keep=reduced + 1)
     axes = len(nest.sizes)
-    outer, width = axes - reduced - 1, shown[-1]
+    outer, width = axes - reduced - 1, _on_stack(shown[-1])
     inner = f"i{axes - 1}"
     read = lambda v: nest.element(turned[id(v)])  # noqa: E731
     each = nest.loops(f"row[{inner}] = {step.format(f'row[{inner}]', value.text(read))};", outer)
@@ -271,7 +292,7 @@ def softmax(target: Value, value: Expression, lanes: int) -> str:
     """Softmax over the last axis, whose elements lie side by side in `target`: a row is a few vectors, held in registers."""
     nest = Nest(target.shape, [target], keep=1)
     last = len(nest.sizes) - 1
-    spans = pieces(target.shape[-1], lanes)
+    spans = pieces(_on_stack(target.shape[-1]), lanes)
     row = f"{target.buffer.pointer} + {_outer_index(nest, target, last)}"
     # Sums of a width are brought together before one of them is brought to a number, which is the slow part.
     widths = {n: [at for at, m in spans if m == n] for _, n in spans}
@@ -294,7 +315,7 @@ def layer_norm(target: Value, value: Expression, gain: Value, shift: Value | Non
     """Layer normalisation over the last axis."""
     parts = [target, *value.leaves(), gain, *([] if shift is None else [shift])]
     nest = Nest(target.shape, parts, keep=1)
-    last, width = len(nest.sizes) - 1, target.shape[-1]
+    last, width = len(nest.sizes) - 1, _on_stack(target.shape[-1])
     y, i = nest.element(target), f"i{len(nest.sizes) - 1}"
     add = "" if shift is None else f" + {nest.element(shift)}"
     sums = "#pragma omp simd reduction(+: sum)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from clcr_edge.errors import EngineError
 from clcr_edge.export.native import loops, vectors
 from clcr_edge.export.native.graph import Graph, Node
 from clcr_edge.export.native.layout import VIEWS, Layout, concat_part, same_place
-from clcr_edge.export.native.loops import ELEMENTWISE, REDUCTIONS, Expression, elementwise
+from clcr_edge.export.native.loops import ANY_NUMBERS, ELEMENTWISE, INPUTS, REDUCTIONS, Expression, elementwise
 from clcr_edge.export.native.products import Target, Window, convolution, matrix_product, packed_kernels
-from clcr_edge.export.native.values import Value, new_buffer, reshaped
+from clcr_edge.export.native.values import ALIGN, Value, new_buffer, reshaped
 
-_ALIGN = 64
+_MOST_C = 4_000_000  # characters: the step that ships has a hundred thousand
+_MOST_PRODUCTS = 1024  # of one batch: each is a call of its own
+_LARGEST_PICTURE = 4096  # rows, columns or channels of a convolution
 _ARGUMENTS = "const char *in, const char *state, char *out, char *next, const char *weights, char *scratch"
 
 
@@ -54,6 +57,7 @@ class _Writer:
             self._opened.append(f"{pointer} = (void *)({block} + {offset});")
             self._given[name] = value
         self._layout = Layout(graph, self._given)
+        self._convolved = {n.output for n in graph.nodes if n.op == "Conv"}
         self._expressions: dict[str, Expression] = {}
         self._functions: dict[str, str] = {}
         self._body: list[tuple[str, str]] = []
@@ -61,17 +65,19 @@ class _Writer:
     # -- the file ------------------------------------------------------------------------------------------------------
 
     def program(self) -> Program:
-        for index, node in enumerate(self._graph.nodes):
-            self._fuse_or_write(index, node)
+        for node in self._graph.nodes:
+            self._fuse_or_write(node)
         for name in self._graph.outputs:
             self._deliver(name)
         scratch = self._plan()
         weights = bytearray()
         for array in self._layout.weights:
-            weights += array.tobytes() + bytes(-array.nbytes % _ALIGN)
+            weights += array.tobytes() + bytes(-array.nbytes % ALIGN)
         for buffer in self._layout.buffers:
             block, constant = ("weights", "const ") if buffer.kind == "weights" else ("scratch", "")
-            self._opened.append(f"{constant}{buffer.ctype} *{buffer.pointer} = (void *)({block} + {buffer.first});")
+            self._opened.append(f"{constant}{buffer.ctype} *{buffer.pointer} = (void *)({block} + {buffer.offset});")
+        if sum(len(text) for _, text in self._body) > _MOST_C:
+            raise EngineError("the graph is too large for the native engine; use --engine onnxruntime")
         source = "\n".join(
             [
                 "#include <math.h>\n#include <stdint.h>",
@@ -96,19 +102,19 @@ class _Writer:
         top = 0
         for buffer in self._layout.buffers:
             if buffer.kind == "bordered":
-                buffer.first, top = top, top + -(-buffer.memory.nbytes // _ALIGN) * _ALIGN
+                buffer.offset, top = top, top + -(-buffer.memory.nbytes // ALIGN) * ALIGN
         placed: list[tuple[int, int, int, int]] = []  # first, last, offset, end
         lives = [(b.first, b.last, b) for b in self._layout.buffers if b.kind == "scratch"]
         most = top
         for first, last, buffer in sorted(lives, key=lambda x: (x[0], -x[2].memory.nbytes)):
-            size = -(-max(buffer.memory.nbytes, 1) // _ALIGN) * _ALIGN
+            size = -(-max(buffer.memory.nbytes, 1) // ALIGN) * ALIGN
             offset = top
             for _, _, start, end in sorted((p for p in placed if p[0] <= last and first <= p[1]), key=lambda p: p[2]):
                 if offset + size <= start:
                     break
                 offset = max(offset, end)
             placed.append((first, last, offset, offset + size))
-            buffer.first = offset
+            buffer.offset = offset
             most = max(most, offset + size)
         return most
 
@@ -130,11 +136,12 @@ class _Writer:
         found = self._read(name)
         return found if isinstance(found, Expression) else Expression("{0}", (found,))
 
-    def _fuse_or_write(self, index: int, node: Node) -> None:
+    def _fuse_or_write(self, node: Node) -> None:
         if self._is_done_by_convolution(node):
             return
         if node.op in ELEMENTWISE:
             to = self._graph.kinds[node.output][1]
+            self._check_elementwise(node)
             parts = [self._read(n) if n else None for n in node.inputs]
             made = elementwise(node.op, parts, to)
             if self._is_read_in_place(node):
@@ -146,10 +153,27 @@ class _Writer:
         elif node.op in REDUCTIONS:
             self._reduce(node)
         else:
-            writer = getattr(self, f"_{node.op.lower()}", None)
-            if writer is None:
-                raise EngineError(f"the native engine does not know the operator {node.op}; use --engine onnxruntime")
-            writer(node) if node.op != "Gather" else self._gather(node, index + 1)
+            writers = {
+                "Softmax": self._softmax, "LayerNormalization": self._layer_normalization, "Concat": self._concat,
+                "Gather": self._gather, "Gemm": self._gemm, "MatMul": self._matmul, "Conv": self._conv,
+            }  # fmt: skip
+            if node.op not in writers:
+                raise EngineError(f"the native engine does not know the operator {node.op!r}; use --engine onnxruntime")
+            if node.op not in ("Concat", "Gather"):
+                self._floats(node)
+            writers[node.op](node)
+
+    def _floats(self, node: Node) -> None:
+        """Refuse whole numbers where only float32 is written."""
+        if any(self._graph.kinds[n][1] != "float32" for n in (*node.inputs, *node.outputs) if n):
+            raise EngineError(f"the native engine knows {node.op} of float32 only; use --engine onnxruntime")
+
+    def _check_elementwise(self, node: Node) -> None:
+        given = len(node.inputs)
+        if not (1 <= given <= 3 if node.op == "Clip" else given == INPUTS[node.op]):
+            raise EngineError(f"the native engine knows {node.op} of another number of inputs than {given}")
+        if node.op not in ANY_NUMBERS:
+            self._floats(node)
 
     def _is_read_in_place(self, node: Node) -> bool:
         """Whether its only reader can compute it, once for each element."""
@@ -163,14 +187,9 @@ class _Writer:
             return self._graph.shape(reader.output) == shape
         return (reader.op in REDUCTIONS or reader.op in ("Softmax", "LayerNormalization")) and reader.inputs[0] == node.output
 
-    def _maker(self, name: str) -> Node | None:
-        return next((n for n in self._graph.nodes if name in n.outputs), None)
-
     def _is_done_by_convolution(self, node: Node) -> bool:
-        if node.op != "Relu":
-            return False
-        maker = self._maker(node.inputs[0])
-        return maker is not None and maker.op == "Conv" and self._graph.readers[node.inputs[0]] == (node,)
+        source = node.inputs[0] if node.op == "Relu" else ""
+        return source in self._convolved and self._graph.readers[source] == (node,) and source not in self._graph.outputs
 
     def _view(self, node: Node) -> None:
         source = self._layout.value(node.inputs[0])
@@ -191,7 +210,11 @@ class _Writer:
 
     def _reduce(self, node: Node) -> None:
         shape = self._graph.shape(node.inputs[0])
+        if node.op == "ReduceMean":
+            self._floats(Node(node.op, node.inputs[:1], node.outputs, {}))
         given = node.inputs[1] if len(node.inputs) > 1 and node.inputs[1] else None
+        if "axes" in node.attributes or (node.attributes.get("noop_with_empty_axes", 0) and given is None):
+            raise EngineError(f"the native engine knows {node.op} over axes that are an input; use --engine onnxruntime")
         axes = [a % len(shape) for a in self._graph.numbers(given)] if given else list(range(len(shape)))
         target = self._layout.place(node.output)
         kept = tuple(1 if a in axes else s for a, s in enumerate(shape))
@@ -209,11 +232,15 @@ class _Writer:
         if dense is not target:
             self._write("spread", loops.copy(target, dense))
 
-    def _layernormalization(self, node: Node) -> None:
+    def _layer_normalization(self, node: Node) -> None:
         self._last_axis(node)
+        if any(node.outputs[1:]):
+            raise EngineError("the native engine knows LayerNormalization of one output only; use --engine onnxruntime")
         gain = self._layout.value(node.inputs[1])
         shift = self._layout.value(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
         epsilon = float(node.attributes.get("epsilon", 1e-5))
+        if not 0.0 <= epsilon < 1.0:
+            raise EngineError(f"LayerNormalization: epsilon {epsilon} is outside 0 to 1; export again")
         target = self._layout.place(node.output)
         self._write(node.op, loops.layer_norm(target, self._expression(node.inputs[0]), gain, shift, epsilon))
 
@@ -230,7 +257,7 @@ class _Writer:
             if not same_place(part, source):
                 self._write(node.op, loops.copy(part, source))
 
-    def _gather(self, node: Node, number: int) -> None:
+    def _gather(self, node: Node) -> None:
         source, places = self._layout.addressed(self._layout.value(node.inputs[0])), self._layout.value(node.inputs[1])
         axis = node.attributes.get("axis", 0) % len(source.shape)
         if places.constant is not None:
@@ -244,7 +271,7 @@ class _Writer:
                 self._layout.alias(node.output, source.seen_as(view.reshape(self._graph.shape(node.output))))
                 return
             places = self._layout.constant(fixed)
-        self._write(node.op, loops.gather(self._layout.place(node.output), source, places, axis, number))
+        self._write(node.op, loops.gather(self._layout.place(node.output), source, places, axis, len(self._body) + 1))
 
     # -- products ------------------------------------------------------------------------------------------------------
 
@@ -289,6 +316,8 @@ class _Writer:
         """target = left right, over whatever axes stand before the last two."""
         left, right = self._layout.addressed(left), self._dense(self._layout.addressed(right))
         batch = target.shape[:-2]
+        if prod(batch) > _MOST_PRODUCTS:
+            raise EngineError(f"the native engine takes {_MOST_PRODUCTS} products at a time; use --engine onnxruntime")
         (m, n), k = target.shape[-2:], left.shape[-1]
         a = Value(left.buffer, np.broadcast_to(left.view, (*batch, m, k)))
         b = Value(right.buffer, np.broadcast_to(right.view, (*batch, k, n)))
@@ -311,15 +340,22 @@ class _Writer:
         weight = self._graph.constants.get(node.inputs[1])
         plain = at.get("group", 1) == 1 and set(at.get("dilations", (1, 1))) == {1}
         plain = plain and at.get("auto_pad", b"NOTSET") == b"NOTSET"
-        if weight is None or weight.ndim != 4 or not plain:
+        shape, bias = self._graph.shape(node.inputs[0]), None
+        if len(node.inputs) > 2 and node.inputs[2]:
+            bias = self._graph.constants.get(node.inputs[2])
+            plain = plain and bias is not None
+        plain = plain and weight is not None and weight.ndim == len(shape) == 4 and weight.shape[1] == shape[1]
+        if weight is None or not plain or tuple(at.get("kernel_shape", weight.shape[2:])) != weight.shape[2:]:
             raise EngineError("the native engine knows plain convolutions of pictures only; use --engine onnxruntime")
+        if max(*shape, *weight.shape) > _LARGEST_PICTURE:
+            raise EngineError(f"the native engine takes pictures of up to {_LARGEST_PICTURE}; use --engine onnxruntime")
         source = self._layout.value(node.inputs[0])
-        if source.buffer.kind != "bordered":
+        if not self._layout.is_bordered_for(node, source):
             inside = self._layout.bordered(node)
             self._write("border", loops.copy(inside, source))
             source = inside
-        readers = self._graph.readers[node.output]
-        relu = len(readers) == 1 and readers[0].op == "Relu"
+        readers = self._graph.readers.get(node.output, ())
+        relu = len(readers) == 1 and self._is_done_by_convolution(readers[0])
         name = readers[0].output if relu else node.output
         target = self._layout.place(name, channels_last=True)
         count, out, height, width = target.shape
@@ -335,7 +371,6 @@ class _Writer:
             (source.strides[2], source.strides[3]), (row, column),
         )  # fmt: skip
         kernels = self._layout.stored(packed_kernels(weight, window, self._target))
-        bias = self._graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
         shift = self._layout.stored(np.zeros(out, np.float32) if bias is None else bias)
         function = self._function(convolution("NAME", self._target, window, relu), "convolution")
         self._write(

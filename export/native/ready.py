@@ -18,6 +18,7 @@ from clcr_edge.export.native.compiler import Compiler, find_compiler
 from clcr_edge.export.native.graph import Graph, read_graph
 from clcr_edge.export.native.products import Target
 from clcr_edge.export.native.program import write_program
+from clcr_edge.runtime import arena, native_engine, native_store
 from clcr_edge.runtime.arena import Arena
 from clcr_edge.runtime.engine import StepInputs
 from clcr_edge.runtime.golden import FILE as GOLDEN
@@ -34,9 +35,10 @@ _INPUTS = tuple(field.name for field in dataclasses.fields(StepInputs))
 
 @cache
 def writer() -> str:
-    """Names what writes the C: the hash of this folder's code."""
+    """Names what writes the C, and what its blocks and its call are agreed with: the hash of that code."""
     found = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    agreed = [Path(str(module.__file__)) for module in (arena, native_engine, native_store)]
+    for file in [*sorted(Path(__file__).parent.glob("*.py")), *agreed]:
         found.update(file.read_bytes())
     return found.hexdigest()
 
@@ -56,9 +58,10 @@ def ready_step(
     stored = None if force else load_step(folder)
     if stored is not None:
         return stored, False
+    compiler = find_compiler()
     note("building the native engine: once for this bundle and machine, a few seconds")
     with tempfile.TemporaryDirectory(prefix="clcr-edge-") as scratch:
-        made = compile_step(read_graph(path), find_compiler(), Path(scratch))
+        made = compile_step(read_graph(path), compiler, Path(scratch))
         golden = load_golden(bundle.path / GOLDEN)
         difference = _difference(NativeEngine(made, bundle.config), OnnxEngine(path, bundle.config, PRECISION), golden)
         if not difference <= LIMIT:
@@ -67,6 +70,12 @@ def ready_step(
                 f"not used; please report this with: {made.compiler}"
             )
         return save_step(folder, dataclasses.replace(made, difference=difference)), True
+
+
+def stored_native(bundle: Bundle) -> NativeEngine | None:
+    """The native engine of a bundle if it was built here before, else None. Builds nothing."""
+    stored = load_step(folder_of(bundle.graph(PRECISION), writer()))
+    return None if stored is None else NativeEngine(stored, bundle.config)
 
 
 def open_native(bundle: Bundle, precision: str | None = None, note: Callable[[str], None] = lambda text: None) -> NativeEngine:
@@ -101,7 +110,12 @@ def compile_step(
     for block, tensors, prefix in (("in", given, ""), ("state", states, ""), ("out", made, ""), ("next", states, _NEXT)):
         places |= {prefix + n: (block, t.offset) for n, t in Arena(tensors).tensors.items()}
     begun = time.perf_counter()
-    program = write_program(graph, places, Target(compiler.lanes, compiler.registers))
+    try:
+        program = write_program(graph, places, Target(compiler.lanes, compiler.registers))
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as e:
+        # A graph that is no graph of ours may break any rule; it is refused, never half written.
+        what = f"{type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else ''}"
+        raise EngineError(f"the native engine cannot write this graph ({what!r}); use --engine onnxruntime") from e
     # A name of its own: a process that meets a path again gets the library that it loaded from there before.
     name = hashlib.sha256("\n".join([program.source, *compiler.tuned]).encode()).hexdigest()[:12]
     source, library = folder / f"step.{name}.c", folder / f"step.{name}.so"

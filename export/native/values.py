@@ -13,18 +13,24 @@ Array = npt.NDArray[Any]
 _C_TYPES = {"float32": "float", "int32": "int32_t", "int64": "int64_t", "bool": "uint8_t"}
 
 
+def is_known(dtype: str) -> bool:
+    """Whether C has a type for elements of this kind."""
+    return dtype in _C_TYPES
+
+
 @dataclass(eq=False)
 class Buffer:
     """Memory of one kind: `given` (the caller's), `weights`, `literal` (one number, written into the code), `scratch`, or
     `bordered` (zeroed once: its border stays).
 
-    pointer: its name in C. memory: stands for it in numpy, so that numpy does the arithmetic of views. first, last: the nodes
-    that write it first and read it last; in the end first is its offset in bytes.
+    pointer: its name in C. memory: stands for it in numpy, so that numpy does the arithmetic of views. offset: bytes from the
+    start of the weights or of the scratch memory. first, last: the pieces of C that touch it first and last.
     """
 
     pointer: str
     kind: str
     memory: Array
+    offset: int = 0
     first: int = -1
     last: int = -1
 
@@ -61,6 +67,9 @@ class Value:
     def seen_as(self, view: Array, constant: Array | None = None) -> Value:
         """Another view of the same buffer."""
         return Value(self.buffer, view, constant)
+
+
+ALIGN = 64  # bytes: where every tensor of the weights and of the scratch memory begins
 
 
 def new_buffer(pointer: str, kind: str, shape: tuple[int, ...], dtype: Any) -> Value:

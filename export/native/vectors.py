@@ -38,8 +38,8 @@ static inline float clcr_sum{n}(v{n} x) {{ {part} return clcr_sum{half}(u.part[0
 static inline v{n} clcr_more{n}(v{n} a, v{n} b) {{ {chosen} }}
 static inline float clcr_top{n}(v{n} x) {{ {largest} }}
 static inline v{n} clcr_exp{n}(v{n} x) {{
-    i{n} low = x < -87.0f, high = x > 88.0f;
-    v{n} zero = {{0}}, z = (v{n})(((i{n})x & ~(low | high)) | ((i{n})(zero - 87.0f) & low) | ((i{n})(zero + 88.0f) & high));
+    i{n} low = x < -86.0f, high = x > 89.0f;
+    v{n} zero = {{0}}, z = (v{n})(((i{n})x & ~(low | high)) | ((i{n})(zero - 86.0f) & low) | ((i{n})(zero + 89.0f) & high));
     v{n} m = z * 1.44269504088896341f + 12582912.0f, k = m - 12582912.0f;
     v{n} r = (z - k * 0.693359375f) - k * -2.12194440e-4f, p = zero + 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -48,8 +48,8 @@ static inline v{n} clcr_exp{n}(v{n} x) {{
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    i{n} two = ((i{n})m - 0x4B400000 + 127) << 23;
-    return (v{n})((i{n})(p * (v{n})two) & ~low);
+    i{n} two = ((i{n})m - 0x4B400000 + 126) << 23;
+    return (v{n})((i{n})(p * (v{n})two * 2.0f) & ~low);
 }}"""
 
 
