@@ -1,6 +1,7 @@
 """How many streams one core serves with every deadline met, and whether being scraped makes ticks later.
 
     python benchmarks/runtime_figures.py [--bundle out/digits-bundle] [--seconds 10]
+    python benchmarks/runtime_figures.py --engine native --precision fp32 --out benchmarks/results/runtime_figures_native.json
 
 Streams: the deadline test of `clcr-edge bench` (640x480 frames, audio and words for every stream, features and step, all ticks
 due at once) for a rising number of streams; beside the misses the CPU time of a tick, which a busy machine does not change as

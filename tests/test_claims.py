@@ -221,11 +221,27 @@ def speed_ratio(part: str, rival: str, end: str = "") -> Callable[[], float]:
     return number
 
 
+def tick_ms(caches: str) -> Callable[[], float]:
+    """A whole tick of the native engine, median."""
+    return lambda: at("step_speed", caches, "all_included", "ours", "p50_us")() / 1e3
+
+
 def in_onnx_runtime(part: str, rival: str) -> Callable[[], float]:
     """The same with both in ONNX Runtime."""
     return lambda: next(
         float(x["p50"]) for name, x in result("step_speed")["in_onnx_runtime"][part].items() if name.startswith(rival)
     )
+
+
+def distilled(noise: str, what: str, key: str) -> Callable[[], float]:
+    """A cell of the pair of students, in per cent."""
+
+    def number() -> float:
+        rows = result("distilled_student")["pairs"][0]["rows"]
+        row = next(r for r in rows if (r["noise"], r["what"]) == (noise, what))
+        return -100.0 * float(row["gain"]) if key == "loss" else 100.0 * float(row[key])
+
+    return number
 
 
 SYNTHETIC = ("stt_accuracy", "synthetic")
@@ -293,21 +309,40 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"idle machine, vision ([\d.]+) /", at("soak_calm", "whole", "age_vision_p50_ms")),
     ("README.md", r"([\d.]+) s from a cold start to the first", at("soak_calm", "first_prediction_s")),
     ("docs/metrics.md", r"recogniser: ([\d.]+) MB, reached", lambda: at("soak", "memory", "highest_bytes_second_half")() / 1e6),
-    ("README.md", r"native engine \(([\d.]+) ms", lambda: at("step_speed", "warm", "all_included", "ours", "p50_us")() / 1e3),
+    ("README.md", r"native engine a tick takes ([\d.]+) ms", tick_ms("warm")),
+    ("README.md", r"ms, ([\d.]+) times as fast as in ONNX", speed_ratio("all_included", "ours in")),
     ("README.md", r"a tick\s+([\d.]+) times as fast as ONNX Runtime", speed_ratio("all_included", "ours in")),
-    ("README.md", r"a tick, ([\d.]+) times as fast as in ONNX", speed_ratio("all_included", "ours in")),
-    ("README.md", r"in ONNX Runtime takes ([\d.]+) times", speed_ratio("without_frame_cnn", "e:")),
-    ("README.md", r"features cached (\d+)\s+times", speed_ratio("without_frame_cnn", "a:")),
+    ("README.md", r"Runtime \(([\d.]+) ms where other", tick_ms("swept_caches")),
+    ("README.md", r"textbook IntraCED take ([\d.]+) times", speed_ratio("without_frame_cnn", "e:")),
+    ("README.md", r"features cached (\d+) times", speed_ratio("without_frame_cnn", "a:")),
     ("README.md", r"all included ([\d.]+) times \(wanted: 4", speed_ratio("all_included", "a:")),
-    ("README.md", r"cached it is (\d+) times", speed_ratio("b", "b:")),
+    ("README.md", r"cached it\s+is (\d+) times", speed_ratio("b", "b:")),
     ("README.md", r"sides compiled it is ([\d.]+),", speed_ratio("without_frame_cnn", "e:", ", compiled as ours")),
     ("README.md", r"compiled it is [\d.]+, ([\d.]+),", speed_ratio("without_frame_cnn", "a:", ", compiled as ours")),
     ("README.md", r"compiled it is [\d.]+, [\d.]+, ([\d.]+) and", speed_ratio("all_included", "a:", ", compiled as ours")),
     ("README.md", r"compiled it is [\d.]+, [\d.]+, [\d.]+ and (\d+)", speed_ratio("b", "b:", ", compiled as ours")),
+    ("README.md", r"and ([\d.]+) for the strongest", speed_ratio("without_frame_cnn", "e':", ", compiled as ours")),
     ("README.md", r"both in ONNX Runtime ([\d.]+),", in_onnx_runtime("without_frame_cnn", "e:")),
     ("README.md", r"both in ONNX Runtime [\d.]+, ([\d.]+),", in_onnx_runtime("without_frame_cnn", "a:")),
     ("README.md", r"both in ONNX Runtime [\d.]+, [\d.]+, ([\d.]+) and", in_onnx_runtime("all_included", "a:")),
     ("README.md", r"both in ONNX Runtime [\d.]+, [\d.]+, [\d.]+ and (\d+)", in_onnx_runtime("all_included", "b:")),
+    ("README.md", r"native`, fp32, (\d+) \(with", at("runtime_figures_native", "streams", "every_deadline_met_with")),
+    *(
+        (document, pattern, distilled(noise, what, key))
+        for document, pattern, noise, what, key in (
+            ("README.md", r"distilled, it gets ([\d.]+) % of", "heavy", "all three", "distilled"),
+            ("README.md", r"twin from scratch gets ([\d.]+) \(paired", "heavy", "all three", "scratch"),
+            ("README.md", r"\(paired \+([\d.]+), standard", "heavy", "all three", "gain"),
+            ("README.md", r"loses ([\d.]+) of sound alone", "clean", "audio alone", "loss"),
+            ("docs/choices.md", r"distilled one gets ([\d.]+) % under", "heavy", "all three", "distilled"),
+            ("docs/choices.md", r"from scratch gets ([\d.]+) \(\+", "heavy", "all three", "scratch"),
+            ("docs/choices.md", r"\(\+([\d.]+) paired by event", "heavy", "all three", "gain"),
+            ("docs/choices.md", r"by event, standard error ([\d.]+)", "heavy", "all three", "standard_error"),
+            ("docs/choices.md", r"sound alone ([\d.]+) against", "heavy", "audio alone", "distilled"),
+            ("docs/choices.md", r"in quiet it loses ([\d.]+) ", "clean", "all three", "loss"),
+            ("docs/choices.md", r"and ([\d.]+) \(1.0\) of sound", "clean", "audio alone", "loss"),
+        )
+    ),
     ("README.md", r"one core serves (\d+) streams", at("runtime_figures", "streams", "every_deadline_met_with")),
     ("README.md", r"session ([\d.]+) s after its end", lambda: at("word_latency", "latency", "p50_ms")() / 1e3),
     ("README.md", r"p90 ([\d.]+) s\), with its start", lambda: at("word_latency", "latency", "p90_ms")() / 1e3),

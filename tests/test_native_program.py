@@ -463,10 +463,12 @@ def test_whole_numbers_are_reduced_as_such(sign: int, tmp_path: Path) -> None:
     inputs: Inputs = {"a": (LONG, [2, 1024])}
     ops = ["ReduceSum", "ReduceMax", "ReduceMin"]
     nodes = [helper.make_node(op, ["a", "last"], [f"{op} n"], keepdims=0) for op in ops]
-    nodes += [helper.make_node("Cast", [f"{op} n"], [op], to=F) for op in ops]
+    nodes += [helper.make_node("Clip", [f"{op} n", "low", "high"], [f"{op} c"]) for op in ops]
+    nodes += [helper.make_node("Cast", [f"{op} c"], [op], to=F) for op in ops]
     feed = np.tile([1 << 24, -(1 << 24) + 1], (2, 512))  # sums to 512; in floats it would not
     for given in (feed, np.full((2, 1024), 7)):
-        made = model(nodes, inputs, {op: (F, [2]) for op in ops}, {"last": np.array([1])})
+        constants = {"last": np.array([1]), "low": np.array(-600), "high": np.array(1 << 23)}
+        made = model(nodes, inputs, {op: (F, [2]) for op in ops}, constants)
         hold(made, inputs, tmp_path, {"a": (sign * given).astype(np.int64)})
 
 

@@ -67,7 +67,7 @@ ELEMENTWISE = frozenset(_TEMPLATES)
 # How many inputs: what is written for two would drop a third in silence.
 INPUTS = {name: template.count("{") for name, template in _TEMPLATES.items()} | {"Cast": 1}
 ANY_NUMBERS = frozenset(
-    {"Add", "Sub", "Mul", "Max", "Min", "Where", "Cast", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Equal"}
+    {"Add", "Sub", "Mul", "Clip", "Max", "Min", "Where", "Cast", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Equal"}
     | {"And", "Or", "Not"}
 )  # the others are written for float32
 _CASTS = {"float32": "((float){0})", "int32": "((int32_t){0})", "int64": "((int64_t){0})", "bool": "({0} != 0)"}
@@ -109,8 +109,9 @@ def elementwise(op: str, parts: Sequence[Expression | Value | None], to: str = "
     else:
         template = _TEMPLATES[op]
     if to.startswith("int"):
-        for name in ("clcr_max", "clcr_min", "clcr_pick"):
-            template = template.replace(f"{name}(", f"{name}_int(")
+        for name in ("max", "min", "pick"):
+            template = template.replace(f"clcr_{name}(", f"clcr_{name}_int(")
+        template = template.replace("clcr_most(", "clcr_max_int(").replace("clcr_least(", "clcr_min_int(")
     return Expression(template, tuple(p for p in parts if p is not None))
 
 
