@@ -52,10 +52,6 @@ class Workspace:
         self.scratch.memory[...] = 0  # borders of convolutions stay zero from now on
         self.views = inputs.views(self.block.memory)
 
-    def read_from(self, other: Workspace) -> None:
-        """Take the inputs from another's block, of the same layout."""
-        self.block, self.views = other.block, other.views
-
 
 class NativeStep:
     """A compiled step in this process. Raises `EngineError` if its library cannot be loaded."""

@@ -62,7 +62,7 @@ class CompiledNaive(_Rings):
         shared = self.work[0]
         assert all(s.inputs.tensors == self.steps[0].inputs.tensors for s in self.steps)
         for work in self.work:
-            work.read_from(shared)
+            work.block, work.views = shared.block, shared.views
         self.state = self.steps[0].first_state()
         super().__init__(shared.views, config)
 

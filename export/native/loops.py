@@ -16,8 +16,6 @@ from clcr_edge.errors import EngineError
 from clcr_edge.export.native.values import Value, reshaped
 from clcr_edge.export.native.vectors import pieces
 
-# exp to about 1 ulp: a polynomial on [-ln 2 / 2, ln 2 / 2], which vectorises where the library's does not. vectors.py has the
-# same for vectors.
 PRELUDE = """
 static inline float clcr_relu(float x) { return x < 0.0f ? 0.0f : x; }
 static inline float clcr_least(float x, float most) { return x > most ? most : x; }
@@ -29,20 +27,6 @@ static inline int64_t clcr_min_int(int64_t a, int64_t b) { return a < b ? a : b;
 static inline float clcr_pick(int which, float yes, float no) { return which ? yes : no; } /* both are read: no branch */
 static inline int64_t clcr_pick_int(int which, int64_t yes, int64_t no) { return which ? yes : no; }
 static inline float clcr_square(float x) { return x * x; }
-static inline float clcr_exp(float x) {
-    float z = x < -86.0f ? -86.0f : x > 89.0f ? 89.0f : x;
-    union { float f; int32_t i; } n = { z * 1.44269504088896341f + 12582912.0f }, two; /* rounded by its limits */
-    float k = n.f - 12582912.0f, r = (z - k * 0.693359375f) - k * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    two.i = (n.i - 0x4B400000 + 126) * (1 << 23); /* half of the power: the whole of the largest is no float */
-    return x < -86.0f ? 0.0f : x != x ? x : p * two.f * 2.0f;
-}
 """
 
 _TEMPLATES = {
@@ -123,7 +107,7 @@ def _literal(value: Value) -> str | None:
     if value.constant.dtype != np.float32:
         return f"({int(number)})"
     if not np.isfinite(number):
-        return "NAN" if np.isnan(number) else "INFINITY" if number > 0 else "-INFINITY"
+        return "NAN" if np.isnan(number) else "INFINITY" if number > 0 else "(-INFINITY)"
     return f"({float(number)!r}f)"
 
 

@@ -81,7 +81,7 @@ class _Writer:
         source = "\n".join(
             [
                 "#include <math.h>\n#include <stdint.h>",
-                loops.PRELUDE + vectors.C,
+                vectors.C + loops.PRELUDE,
                 *self._functions.values(),
                 f"int clcr_step({_ARGUMENTS}) {{",
                 *self._opened,

@@ -22,8 +22,23 @@ def relu(value: str, lanes: int) -> str:
     return f"({value} < 0.0f ? 0.0f : {value})" if lanes == 1 else f"(v{lanes})((i{lanes}){value} & ~({value} < 0.0f))"
 
 
+# exp on [-ln 2 / 2, ln 2 / 2], to about 1 ulp; from p = 1.9875691500e-4. It vectorises, as the library's does not.
+_POLYNOMIAL = " ".join(
+    f"p = p * r + {c}f;" for c in ("1.3981999507e-3", "8.3334519073e-3", "4.1665795894e-2", "1.6666665459e-1", "5.0000001201e-1")
+) + " p = p * r * r + r + 1.0f;"
+_EXP = f"""
+static inline float clcr_exp(float x) {{
+    float z = x < -86.0f ? -86.0f : x > 89.0f ? 89.0f : x;
+    union {{ float f; int32_t i; }} n = {{ z * 1.44269504088896341f + 12582912.0f }}, two; /* rounded */
+    float k = n.f - 12582912.0f, r = (z - k * 0.693359375f) - k * -2.12194440e-4f, p = 1.9875691500e-4f;
+    {_POLYNOMIAL}
+    two.i = (n.i - 0x4B400000 + 126) * (1 << 23); /* half of the power: the whole of the largest is no float */
+    return x < -86.0f ? 0.0f : x != x ? x : p * two.f * 2.0f;
+}}"""
+
+
 def _functions(n: int) -> str:
-    """The types of n floats, and their exp, sum and largest. `clcr_exp` of loops.py, step by step."""
+    """The types of n floats, and their exp (`clcr_exp`, step by step), sum and largest."""
     half = n // 2
     chosen = f"i{n} more = a > b; return (v{n})(((i{n})a & more) | ((i{n})b & ~more));"
     part = f"union {{ v{n} whole; v{half} part[2]; }} u = {{ x }};"
@@ -42,18 +57,13 @@ static inline v{n} clcr_exp{n}(v{n} x) {{
     v{n} zero = {{0}}, z = (v{n})(((i{n})x & ~(low | high)) | ((i{n})(zero - 86.0f) & low) | ((i{n})(zero + 89.0f) & high));
     v{n} m = z * 1.44269504088896341f + 12582912.0f, k = m - 12582912.0f;
     v{n} r = (z - k * 0.693359375f) - k * -2.12194440e-4f, p = zero + 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    {_POLYNOMIAL}
     i{n} two = ((i{n})m - 0x4B400000 + 126) << 23;
     return (v{n})((i{n})(p * (v{n})two * 2.0f) & ~low);
 }}"""
 
 
-C = """
+C = _EXP + """
 typedef float v1;
 static inline float clcr_sum1(v1 x) { return x; }
 static inline float clcr_top1(v1 x) { return x; }
