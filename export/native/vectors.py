@@ -23,9 +23,8 @@ def relu(value: str, lanes: int) -> str:
 
 
 # exp on [-ln 2 / 2, ln 2 / 2], to about 1 ulp; from p = 1.9875691500e-4. It vectorises, as the library's does not.
-_POLYNOMIAL = " ".join(
-    f"p = p * r + {c}f;" for c in ("1.3981999507e-3", "8.3334519073e-3", "4.1665795894e-2", "1.6666665459e-1", "5.0000001201e-1")
-) + " p = p * r * r + r + 1.0f;"
+_COEFFICIENTS = ("1.3981999507e-3", "8.3334519073e-3", "4.1665795894e-2", "1.6666665459e-1", "5.0000001201e-1")
+_POLYNOMIAL = " ".join(f"p = p * r + {c}f;" for c in _COEFFICIENTS) + " p = p * r * r + r + 1.0f;"
 _EXP = f"""
 static inline float clcr_exp(float x) {{
     float z = x < -86.0f ? -86.0f : x > 89.0f ? 89.0f : x;
