@@ -88,7 +88,9 @@ def check_pair(scratch: Path, distilled: Path) -> dict[str, Any]:
     for key in same:
         if one.get(key) != other.get(key):
             raise typer.BadParameter(f"{key} of {scratch} is {one.get(key)}, of {distilled} {other.get(key)}: no pair")
-    return {key: one[key] for key in same if key in one} | {"distilled": other["distilled"]}
+    return {key: one[key] for key in same if key in one} | {
+        "distilled": {**other["distilled"], "teacher": Path(other["distilled"]["teacher"]).name}
+    }
 
 
 def page(result: dict[str, Any]) -> str:
