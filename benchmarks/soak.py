@@ -1,11 +1,12 @@
 """Real-time soak: `clcr-edge run` on a sound server, an HTTP camera and the shipped Vosk model; memory and latency over time.
 
-    python benchmarks/soak.py [--minutes 60] [--bundle out/digits-bundle]
+    python benchmarks/soak.py [--minutes 60] [--bundle out/digits-bundle] [--engine native] [--width 640 --height 480]
 
-Needs what the live tests need (PulseAudio, PortAudio, OpenCV, Vosk); the demo clip's speech is played round and round. Times
-of arrival are taken here, in the reader's process, so the sink and a pipe are in them; the first, from the start of a cold
-process, holds the opening of camera, microphone and recogniser too. Writes results/soak.json and
-results/soak.svg; exit code 1 if a tick is missing, a source is not live in the end, or memory grows.
+The camera is HTTP MJPEG on loopback, and a frame's age begins when OpenCV hands it over, decoded. Needs what the live tests
+need (PulseAudio, PortAudio, OpenCV, Vosk); the demo clip's speech is played round and round. Times of arrival are taken here,
+in the reader's process, so the sink and a pipe are in them; the first, from the start of a cold process, holds the opening of
+camera, microphone and recogniser too. Writes results/soak.json and results/soak.svg; exit code 1 if a tick is missing, a
+source is not live in the end, or memory grows.
 """
 
 from __future__ import annotations
@@ -114,14 +115,14 @@ class Bin:
         return found
 
 
-def soak(bundle: Path, minutes: float, server: SoundServer, camera_url: str, speech: Path) -> dict[str, Any]:
-    """Run for `minutes`; a table for the report."""
-    command = [sys.executable, "-m", "clcr_edge", "run", str(bundle), "--camera", camera_url, "--json", "--metrics", "0"]
+def soak(run: list[str], minutes: float, server: SoundServer, speech: Path) -> dict[str, Any]:
+    """Run for `minutes`; a table for the report. run: the bundle and the options of `clcr-edge run`."""
+    command = [sys.executable, "-m", "clcr_edge", "run", *run, "--json", "--metrics", "0"]
     launched = time.monotonic()
     process = subprocess.Popen(command, env=server.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
-    url = process.stderr.readline().split(" at ")[1].strip().removesuffix("/metrics")
+    url = next(line.split(" at ")[1].strip().removesuffix("/metrics") for line in process.stderr if " at http" in line)
     player = Player(server, speech)
     length_s = 60.0 * minutes / _BINS if minutes > 2 else max(1.0, 60.0 * minutes / 30)
     rows: list[dict[str, Any]] = []
@@ -225,6 +226,9 @@ def draw(found: dict[str, Any], out: Path) -> None:
 def main(
     minutes: Annotated[float, typer.Option(min=0.1)] = 60.0,
     bundle: Path | None = None,
+    engine: str = "onnxruntime",
+    width: int = 640,
+    height: int = 480,
     out: Annotated[Path, typer.Option(help="JSON; the picture goes beside it.")] = OUT,
     max_growth_mb: float = 8.0,
 ) -> None:
@@ -232,8 +236,11 @@ def main(
     with tempfile.TemporaryDirectory() as folder, sound_server() as server, camera_server() as camera:
         speech = speech_of(ROOT / "examples" / "demo.mp4", Path(folder))
         load = os.getloadavg()[0]
-        found = soak(bundle or default_bundle(), minutes, server, camera.url, speech)
-    found = {"machine": {**machine_table(), "load_1min_before": round(load, 2)}, **found}
+        camera.size = (height, width)
+        run = [str(bundle or default_bundle()), "--camera", camera.url, "--engine", engine]
+        found = soak(run, minutes, server, speech)
+    about = {"engine": engine, "picture": [width, height]}
+    found = {"machine": {**machine_table(), "load_1min_before": round(load, 2)}, **about, **found}
     wrong = faults(found, max_growth_mb * 1e6)
     found["faults"] = wrong
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -147,8 +147,10 @@ def to_table(rungs: Sequence[Rung]) -> dict[str, Any]:
 
 
 def open_ladder(bundle: Bundle, engine: Engine, when_needed: bool = False) -> Ladder | None:
-    """The ladder of a bundle around an open engine; None where there is none, or the engine is not ONNX Runtime.
+    """The ladder of a bundle around an open engine; None where a bundle has none.
 
+    Rungs are ONNX Runtime's, which measured them and runs their graphs. Another engine gets a ladder of rung 0 alone: what
+    cannot be made in time passes without a prediction, and nothing else is left out.
     All graphs are opened now: the moment of overload is a bad one for that. when_needed: each is opened by the first tick that
     needs it, for one thread; a replay has time, and most recordings never shed.
     """
@@ -160,7 +162,9 @@ def open_ladder(bundle: Bundle, engine: Engine, when_needed: bool = False) -> La
             return engine
 
     rungs = read_rungs(bundle)
-    if not rungs or not isinstance(engine, OnnxEngine):
+    if not isinstance(engine, OnnxEngine):
+        return Ladder(engine, (), {})
+    if not rungs:
         return None
     graphs = Graphs()
     if not when_needed:

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,13 @@ from clcr_edge.export.native.ready import open_native, ready_step
 from clcr_edge.runtime import native_store
 from clcr_edge.runtime.device_record import Verified, manifest_hash, write_verified
 from clcr_edge.runtime.engine import StepInputs
+from clcr_edge.runtime.feed import Listener
 from clcr_edge.runtime.golden import compare, load_golden, rolled_out
 from clcr_edge.runtime.ladder import open_ladder
 from clcr_edge.runtime.native_engine import NativeEngine
 from clcr_edge.runtime.onnx_engine import OnnxEngine
+from clcr_edge.runtime.pipeline import live
+from clcr_edge.runtime.session import Session
 
 CLIP = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
 
@@ -277,8 +282,28 @@ def test_in_python_an_engine_is_opened_by_name(bundle: Bundle) -> None:
         clcr_edge.open_engine(bundle.path, engine="gpu")
 
 
-def test_a_ladder_is_for_onnx_runtime_alone(engine: NativeEngine, tiny_bundle: Path) -> None:
-    assert open_ladder(bundles.read(tiny_bundle), engine) is None
+def test_a_native_run_that_is_late_passes_over_ticks_and_keeps_up(engine: NativeEngine, tiny_bundle: Path) -> None:
+    """A real live feed, real time: work of 60 ms a prediction, where a tick has 40."""
+    ladder = open_ladder(bundles.read(tiny_bundle), engine)
+    assert ladder is not None
+    assert [r.name for r in ladder.rungs] == ["full"], "rungs are ONNX Runtime's"
+    seen: list[int] = []
+    notices: list[str] = []
+    with live(Session(engine, ladder), listener=Listener(on_notice=notices.append)) as pipeline:
+        begun_s = time.monotonic()
+        for p in pipeline:
+            assert p.rung == 0
+            seen.append(p.tick)
+            time.sleep(0.06)
+            if time.monotonic() - begun_s > 6.0:
+                break
+        late_s = (time.monotonic() - begun_s) - (seen[-1] - seen[0] + 1) * 0.04
+    skipped = seen[-1] - seen[0] + 1 - len(seen)
+    assert skipped > 20, "every third tick or so"
+    assert all(b - a <= 3 for a, b in pairwise(seen)), "none passes in a bunch"
+    assert late_s < 0.5
+    assert not any("stood still" in n for n in notices)
+    assert pipeline.summary.ticks_skipped >= skipped
 
 
 def test_build_verify_run_record_and_replay(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
