@@ -13,6 +13,7 @@ docs/law_length.md.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import time
@@ -28,15 +29,17 @@ import typer  # noqa: E402
 
 from clcr_edge.bundle import read  # noqa: E402
 from clcr_edge.config import TickConfig  # noqa: E402
+from clcr_edge.export.native.ready import ready_step  # noqa: E402
 from clcr_edge.export.step import OUTPUTS  # noqa: E402
 from clcr_edge.features import fbank, word_age_ticks, word_ngrams  # noqa: E402
 from clcr_edge.model.student import NEVER, Student, TickBatch  # noqa: E402
 from clcr_edge.packets import AudioChunk, FloatArray, VideoFrame, Word  # noqa: E402
-from clcr_edge.runtime.engine import State, StepInputs, StepOutputs  # noqa: E402
+from clcr_edge.runtime.engine import Engine, State, StepInputs, StepOutputs  # noqa: E402
 from clcr_edge.runtime.machine import cpu_name  # noqa: E402
+from clcr_edge.runtime.native_engine import NativeEngine  # noqa: E402
 from clcr_edge.runtime.onnx_engine import OnnxEngine  # noqa: E402
 from clcr_edge.runtime.session import Session  # noqa: E402
-from clcr_edge.train.checkpoint import load_student  # noqa: E402
+from clcr_edge.train.checkpoint import WEIGHTS, load_student  # noqa: E402
 
 _HERE = Path(__file__).resolve().parent
 _SHIPPED = _HERE.parent / "clcr_edge" / "assets" / "digits-student"
@@ -137,7 +140,7 @@ def offline(student: Student, recording: LongRecording, first: int, last: int) -
 class Tap:
     """An engine that keeps the newest outputs, unrounded."""
 
-    def __init__(self, engine: OnnxEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine, self.config, self.precision = engine, engine.config, engine.precision
 
     def initial_state(self) -> State:
@@ -151,7 +154,7 @@ class Tap:
 class Streamed:
     """The recording through a session, tick by tick."""
 
-    def __init__(self, engine: OnnxEngine, recording: LongRecording, start_s: float) -> None:
+    def __init__(self, engine: Engine, recording: LongRecording, start_s: float) -> None:
         self.tap, self.recording, self.start_s = Tap(engine), recording, start_s
         self.session = Session(self.tap)
         self.session.start(start_s)
@@ -201,57 +204,85 @@ def main(
     recording = LongRecording(ticks, seed, config.tick)
     # A frame stands in for half a second of those that did not come; the offline model knows only what is there.
     plain = dataclasses.replace(config, tick=dataclasses.replace(config.tick, hold_frame_s=config.tick.seconds))
-    streamed = Streamed(OnnxEngine(read(bundle).graph("fp32"), plain, "fp32"), recording, start_s)
-    error = np.zeros(ticks, np.float32)
+    opened = read(bundle)
+    engines: dict[str, Engine] = {
+        "ONNX Runtime": OnnxEngine(opened.graph("fp32"), plain, "fp32"),
+        "native": NativeEngine(ready_step(opened, "fp32", print)[0], plain),
+    }
+    streams = {name: Streamed(engine, recording, start_s) for name, engine in engines.items()}
+    errors = {name: np.zeros(ticks, np.float32) for name in engines}
     spread = dict.fromkeys(OUTPUTS, 0.0)
     begun = time.monotonic()
     for first in range(0, ticks, _PIECE):
         last = min(first + _PIECE, ticks)
-        got = [streamed.tick(tick) for tick in range(first, last)]
-        for k, (name, wanted) in enumerate(zip(OUTPUTS, offline(student, recording, first, last), strict=True)):
-            mine = np.stack([g[k] for g in got])
-            np.maximum(error[first:last], np.abs(wanted - mine).reshape(last - first, -1).max(axis=1), out=error[first:last])
+        reference = offline(student, recording, first, last)
+        for which, streamed in streams.items():
+            got, error = [streamed.tick(tick) for tick in range(first, last)], errors[which]
+            for k, wanted in enumerate(reference):
+                mine = np.stack([g[k] for g in got])
+                off = np.abs(wanted - mine).reshape(last - first, -1).max(axis=1)
+                np.maximum(error[first:last], off, out=error[first:last])
+        for name, wanted in zip(OUTPUTS, reference, strict=True):
             spread[name] = max(spread[name], float(wanted.std(axis=0).max()))
-        print(f"{last} ticks, {time.monotonic() - begun:.0f} s, largest difference so far {error.max():.2e}", flush=True)
-    line = growth(error)
+        said = ", ".join(f"{name} {error.max():.2e}" for name, error in errors.items())
+        print(f"{last} ticks, {time.monotonic() - begun:.0f} s, largest difference so far: {said}", flush=True)
     tenth = ticks // 10
     result = {
+        "weights_sha256": hashlib.sha256((checkpoint / WEIGHTS).read_bytes()).hexdigest(),
         "machine": cpu_name(), "ticks": ticks, "media_minutes": round(ticks / config.tick.rate_hz / 60, 1), "start_s": start_s,
         "words": len(recording.words), "longest_run_of_sound_ticks": max(b - a for a, b in recording.audio_runs),
-        "largest": float(error.max()), "p50": float(np.median(error)), "p99": float(np.percentile(error, 99)),
-        "largest_per_tenth": [float(error[i * tenth : (i + 1) * tenth].max()) for i in range(10)],
-        "p99_per_tenth": [float(np.percentile(error[i * tenth : (i + 1) * tenth], 99)) for i in range(10)],
-        "growth_of_peaks": line, "largest_spread_of_outputs": spread,
+        "largest_spread_of_outputs": spread,
+        "engines": {
+            name: {
+                "largest": float(error.max()), "p50": float(np.median(error)), "p99": float(np.percentile(error, 99)),
+                "largest_per_tenth": [float(error[i * tenth : (i + 1) * tenth].max()) for i in range(10)],
+                "p99_per_tenth": [float(np.percentile(error[i * tenth : (i + 1) * tenth], 99)) for i in range(10)],
+                "growth_of_peaks": growth(error),
+            }
+            for name, error in errors.items()
+        },
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     docs.write_text(page(result), "utf-8")
     print(page(result))
-    grows = line["per_100_000_ticks"] > max(3 * line["standard_error"], 0.2 * line["mean_of_peaks"])
-    raise typer.Exit(1 if error.max() > _LIMIT or grows else 0)
+    lines = [growth(error) for error in errors.values()]
+    grows = any(x["per_100_000_ticks"] > max(3 * x["standard_error"], 0.2 * x["mean_of_peaks"]) for x in lines)
+    raise typer.Exit(1 if max(e.max() for e in errors.values()) > _LIMIT or grows else 0)
 
 
 def page(r: dict[str, Any]) -> str:
-    line = r["growth_of_peaks"]
-    tenths = zip(r["largest_per_tenth"], r["p99_per_tenth"], strict=True)
-    rows = "".join(f"| {i + 1} | {a:.2e} | {b:.2e} |\n" for i, (a, b) in enumerate(tenths))
+    """docs/law_length.md."""
+    engines: dict[str, dict[str, Any]] = r["engines"]
+    head = "".join(f" {name}: largest | p99 |" for name in engines)
+    rows, said = "", ""
+    for i in range(10):
+        cells = [f"{x[key][i]:.2e}" for x in engines.values() for key in ("largest_per_tenth", "p99_per_tenth")]
+        rows += f"| {i + 1} | {' | '.join(cells)} |\n"
+    for name, x in engines.items():
+        line = x["growth_of_peaks"]
+        said += (
+            f"- {name}: the largest difference of any output at any tick is **{x['largest']:.2e}**, median {x['p50']:.1e}, "
+            f"p99 {x['p99']:.1e}; a line through the largest difference per 1,000 ticks has a slope of "
+            f"{line['per_100_000_ticks']:.1e} +- {line['standard_error']:.1e} (standard error) per 100,000 ticks, on a mean of "
+            f"{line['mean_of_peaks']:.1e}.\n"
+        )
     return f"""# Law 1 at length
 
-Streamed predictions (a session on ONNX Runtime, fp32) against the offline model (torch) at every tick of {r["ticks"]:,} ticks =
-{r["media_minutes"]} minutes of media, stamps from {r["start_s"]:g} s on, {r["words"]:,} words, runs of sound of up to
-{r["longest_run_of_sound_ticks"]:,} ticks:
+Streamed predictions (a session on ONNX Runtime and one on the native engine, fp32) against the offline model (torch) at every
+tick of {r["ticks"]:,} ticks = {r["media_minutes"]} minutes of media, stamps from {r["start_s"]:g} s on, {r["words"]:,} words,
+runs of sound of up to {r["longest_run_of_sound_ticks"]:,} ticks; the student that ships (weights {r["weights_sha256"][:12]}):
 
 ```sh
 clcr-edge export --out out/digits-bundle
 python benchmarks/law_length.py out/digits-bundle
 ```
 
-The largest difference of any output at any tick is **{r["largest"]:.2e}** (the law allows 1e-05); median {r["p50"]:.1e},
-p99 {r["p99"]:.1e}. A line through the largest difference per 1,000 ticks has a slope of {line["per_100_000_ticks"]:.1e} +-
-{line["standard_error"]:.1e} (standard error) per 100,000 ticks, on a mean of {line["mean_of_peaks"]:.1e}. {r["machine"]}.
+{said}
+The law allows 1e-05. {r["machine"]}.
 
-| tenth of the run | largest | p99 |
-|---|---|---|
+| tenth of the run |{head}
+|---|{"---|" * (2 * len(engines))}
 {rows}"""
 
 

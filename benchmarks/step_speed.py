@@ -160,6 +160,7 @@ def main(
         for k in range(warm):
             rival.push(feeds[k])
     naive_us: dict[str, list[float]] = {name: [] for name in naive}
+    naive_phases: dict[str, list[int]] = {name: [] for name in naive}
     naive_ratio: dict[str, dict[str, list[float]]] = {name: {"ours": [], _ORT: []} for name in naive}
     naive_difference = dict.fromkeys(naive, 0.0)
     order = np.random.default_rng(11)  # nobody always runs behind the same rival, whose weights it finds in the caches or not
@@ -177,6 +178,7 @@ def main(
                 begun = time.perf_counter_ns()
                 got = rival(k)
                 naive_us[name].append((time.perf_counter_ns() - begun) / 1e3)
+                naive_phases[name].append((k + 1) % stride)
                 for whose, ratios in naive_ratio[name].items():
                     ratios.append(naive_us[name][-1] / race.blocks[f"{whose}|all"][-1])
                 naive_difference[name] = max(naive_difference[name], worst_of(reference[k], got))
@@ -222,7 +224,7 @@ def main(
         "state_bytes_per_stream": state_bytes,
         "warm": split(timed), "swept_caches": split(swept),
         "b": {
-            name: summary(naive_us[name], [0] * len(naive_us[name]))
+            name: summary(naive_us[name], naive_phases[name])
             | {
                 "ratio_to_ours": ratio(naive_ratio[name]["ours"], [1.0] * len(naive_us[name])),
                 "max_difference": naive_difference[name],

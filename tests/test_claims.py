@@ -307,6 +307,7 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"audio ([\d.]+) / [\d.]+ ms, beside", at("soak", "whole", "age_audio_p50_ms")),
     ("README.md", r"(\d+) MB with the recogniser's process", lambda: at("soak", "memory", "highest_bytes_second_half")() / 1e6),
     ("README.md", r"idle machine, vision ([\d.]+) /", at("soak_calm", "whole", "age_vision_p50_ms")),
+    ("README.md", r"engine native` vision ([\d.]+) /", at("soak_calm_native", "whole", "age_vision_p50_ms")),
     ("README.md", r"([\d.]+) s from a cold start to the first", at("soak_calm", "first_prediction_s")),
     ("docs/metrics.md", r"recogniser: ([\d.]+) MB, reached", lambda: at("soak", "memory", "highest_bytes_second_half")() / 1e6),
     ("README.md", r"native engine a tick takes ([\d.]+) ms", tick_ms("warm")),
