@@ -119,8 +119,7 @@ def _swept(result: dict[str, Any]) -> str:
     return (
         "Against rivals on the same engine nothing is won there but against (a): compiled, without the frame CNN and all included, "
         f"{said}. Ours in ONNX Runtime takes {float(bare[ORT]['ratio_to_ours']['p50']):.1f} and "
-        f"{float(everything[ORT]['ratio_to_ours']['p50']):.1f} times as long as compiled. (b) was not run like this: its own media would sweep the "
-        "caches anyway, and ours being slower here, it is less far behind."
+        f"{float(everything[ORT]['ratio_to_ours']['p50']):.1f} times as long as compiled. (b) was not run like this."
     )
 
 
