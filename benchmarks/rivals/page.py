@@ -117,7 +117,7 @@ def _swept(result: dict[str, Any]) -> str:
     pairs = [name.split(":")[0] for name in bare if name.endswith(COMPILED)]
     said = ", ".join(f"{k} {_ratio(bare, k, True):.2f}x and {_ratio(everything, k, True):.2f}x" for k in pairs)
     return (
-        "Against rivals on the same engine nothing is won there but against (a): compiled, without the frame CNN and all included, "
+        "Against rivals on the same engine little is won there but against (a): compiled, without the frame CNN and all included, "
         f"{said}. Ours in ONNX Runtime takes {float(bare[ORT]['ratio_to_ours']['p50']):.1f} and "
         f"{float(everything[ORT]['ratio_to_ours']['p50']):.1f} times as long as compiled. (b) was not run like this."
     )

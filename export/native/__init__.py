@@ -10,6 +10,6 @@
     compiler.py  the C compiler: what its vectors look like here, and the library that it makes
     ready.py     the library of a bundle's graph: found in this user's cache, or built and proven
 
-Why: a step is some 340 nodes that compute next to nothing, and in any graph engine their dispatch costs more than their
-arithmetic (docs/speed.md).
+Why: outside its frame CNN a step is some 340 nodes that compute next to nothing, and in ONNX Runtime their dispatch costs more
+than their arithmetic (docs/speed.md).
 """
