@@ -56,7 +56,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
 def open_session(path: str | os.PathLike[str], precision: str | None = None, engine: str = "onnxruntime") -> Session:
     """A session on a bundle, in the precision that its export chose or in another one it holds.
 
-    engine: "onnxruntime", "native" (a C function, built when first used: the fastest on a CPU) or "tensorrt". For several
+    engine: "onnxruntime", "native" (a C function for this CPU, built when first used) or "tensorrt". For several
     streams open one engine (`open_engine`) and make several `Session`s of it: the engine holds no stream.
     """
     from clcr_edge.runtime.session import Session

@@ -85,8 +85,7 @@ def load_step(folder: Path) -> StoredStep | None:
     """
     if not (folder / _RECORD).is_file():
         return None
-    _refuse_shared(folder)
-    _refuse_shared(folder / _RECORD, *folder.glob("step.*"))
+    _refuse_shared(folder, *folder.glob("step.*"))
     try:
         table = toml_io.loads((folder / _RECORD).read_text("utf-8"))
         weights = (folder / _WEIGHTS).read_bytes()
