@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins libportaudio2 espeak-ng flite strace chromium gcc libc6-dev \
+SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins libportaudio2 espeak-ng flite festival festvox-kdlpc16k strace chromium gcc libc6-dev \
 	python3-opencv gstreamer1.0-plugins-base faketime python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good
 # The native engine's C on an ARM processor, emulated: from an x86-64 only.
 ifeq ($(shell uname -m),x86_64)

@@ -1,6 +1,6 @@
 """Build the small Vosk model: `python -m clcr_edge.stt.build --root DATA --out DIR`.
 
-    espeak-ng --labels--> stage 1 (synthetic voices only) --aligns--> people's digits, Flite's voices
+    espeak-ng --labels--> stage 1 (synthetic voices only) --aligns--> people's digits, other voices
                                                 \\--------- stage 2 (all of it) --> Vosk's files
 
 Everything is drawn from one seed. `--work` keeps what was rendered and stage 1, so that further models (a speaker held out)
@@ -29,6 +29,7 @@ except ModuleNotFoundError:
 
 from clcr_edge.errors import ClcrEdgeError, MissingPartError, UsageError
 from clcr_edge.stt import flite
+from clcr_edge.stt.accents import TRAIN_VOICES, AccentVoice
 from clcr_edge.stt.arrays import FloatArray
 from clcr_edge.stt.corpus import count_units, label
 from clcr_edge.stt.graph import Penalties, Phones
@@ -36,10 +37,11 @@ from clcr_edge.stt.kaldi_files import write_model
 from clcr_edge.stt.mel import dct_matrix
 from clcr_edge.stt.net import TAPS, Frames, Schedule, Tdnn, affines, log_posteriors, priors, train
 from clcr_edge.stt.synthetic import render
-from clcr_edge.stt.takes import Take, align_takes, flite_takes, fsdd_takes, render_takes
+from clcr_edge.stt.takes import Take, accent_takes, align_takes, flite_takes, fsdd_takes, render_takes
 from clcr_edge.stt.units import Units
 
 Report = Callable[[str], None]
+TAKES_OF_AN_ACCENT = 300
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Recipe:
     width: int = 256
     flite: int = 700
     """Utterances of each of Flite's training voices in stage 2 (0: do without)."""
+    accents: int = 0
+    """Composed utterances of each foreign voice (`accents`) in stage 2. The model that ships was made without."""
     human: int = 800
     """Composed utterances of each person in stage 2."""
     stage2_synthetic: int = 22_000
@@ -64,7 +68,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            least = 0 if name in ("flite", "human", "stage2_synthetic", "prior_power", "drawn", "seed") else 1e-9
+            least = 0 if name in ("flite", "accents", "human", "stage2_synthetic", "prior_power", "drawn", "seed") else 1e-9
             if not least <= value < math.inf:
                 raise UsageError(f"{name} {value}: give a number {'from 0 on' if least == 0 else 'above 0'}")
         if self.drawn > 1:
@@ -144,6 +148,17 @@ def _flite(recipe: Recipe, report: Report) -> list[Take]:
         return []
 
 
+def _accents(recipe: Recipe, report: Report) -> list[Take]:
+    def takes_of(voice: AccentVoice) -> list[Take]:
+        try:
+            return accent_takes(voice, TAKES_OF_AN_ACCENT, recipe.seed)
+        except MissingPartError as error:
+            report(f"without {voice.speaker}: {error}")
+            return []
+
+    return [take for voice in TRAIN_VOICES for take in takes_of(voice)] if recipe.accents else []
+
+
 def build(
     out: Path,
     recipe: Recipe,
@@ -159,7 +174,7 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
     first = stage1(recipe, work, workers, report)
     units, net, prior = first.units, first.net, first.priors
-    takes = people + _flite(recipe, report)
+    takes = people + _flite(recipe, report) + _accents(recipe, report)
     if takes:
         aligned = align_takes(takes, lambda mel: log_posteriors(net, mel), np.log(prior), units)
         by_speaker: dict[str, list[Take]] = defaultdict(list)
@@ -167,8 +182,9 @@ def build(
             by_speaker[take.speaker].append(take)
         report(f"{len(aligned)} of {len(takes)} recordings aligned: {', '.join(sorted(by_speaker))}")
         spoken = []
+        counts = {"flite": recipe.flite, "festival": recipe.accents, "pico": recipe.accents}
         for speaker, found in sorted(by_speaker.items()):
-            count = recipe.flite if speaker.startswith("flite-") else recipe.human
+            count = counts.get(speaker.split("-")[0], recipe.human)
             spoken += render_takes({speaker: found}, units, count, recipe.seed)
         real = Frames.of(spoken)
         subset = first.frames.head(recipe.stage2_synthetic)

@@ -68,10 +68,14 @@ class KaldiBinary:
         self.data += np.asarray(values, "<f4").tobytes()
 
     def matrix(self, values: FloatArray) -> None:
-        """A matrix of floats, row by row."""
-        self.token("FM")
-        self.integer(*values.shape)
-        self.data += np.ascontiguousarray(values, "<f4").tobytes()
+        """A matrix row by row in Kaldi's compressed form: 16 bits a number, evenly spaced from the smallest to the largest.
+
+        Kaldi reads it wherever it reads a matrix of floats; it takes half the space.
+        """
+        low, span = float(values.min()), float(np.ptp(values))
+        self.token("CM2")
+        self.data += struct.pack("<ffii", low, span, *values.shape)
+        self.data += np.round((values - low) * (65_535 / max(span, 1e-30))).astype("<u2").tobytes()
 
 
 def _transition_model(out: KaldiBinary, phones: Phones) -> None:

@@ -1,4 +1,6 @@
-"""Recordings without labels (people's digits, Flite's voices): aligned once, then cut, joined, reversed and distorted.
+"""Recordings without labels: people's digits, and voices that were made of people's recordings.
+
+They are aligned once, then cut, joined, reversed and distorted.
 
 Digits are the only words that people say in the training data. So that a human voice does not simply mean a digit, the same
 people also "say" what is no word: digits backwards, the first part of one digit joined to the last part of another, and
@@ -7,6 +9,7 @@ digits broken off. Those are labelled as plain phonemes or spoken noise, which i
 
 from __future__ import annotations
 
+import tempfile
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ import numpy as np
 
 from clcr_edge.errors import DataError, UsageError
 from clcr_edge.stt import augment
+from clcr_edge.stt.accents import AccentVoice, lines, speak
 from clcr_edge.stt.align import Unit, align, dense_scores
 from clcr_edge.stt.arrays import FloatArray, IntArray
 from clcr_edge.stt.flite import FliteVoice
@@ -27,6 +31,7 @@ from clcr_edge.stt.vocabulary import DIGITS, VOCABULARY
 
 _LOUD = np.log(10**2.0)  # within 20 dB of the loudest frame
 _PAD = int(0.15 * RATE_HZ)
+_AUDIBLE, _MARGIN = 0.02, int(0.02 * RATE_HZ)  # of the loudest sample; what is kept beside what can be heard
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,24 @@ def flite_takes(voices: Sequence[str], count: int, seed: int) -> list[Take]:
     return takes
 
 
+def accent_takes(voice: AccentVoice, count: int, seed: int) -> list[Take]:
+    """`count` single words by a foreign voice, about a quarter of them none of the vocabulary. `MissingPartError` where the
+    voice is absent."""
+    takes = []
+    with tempfile.TemporaryDirectory() as folder:
+        for line, path in speak(voice, lines(voice, count, seed), Path(folder)):
+            samples, rate_hz = read_wav(path)
+            samples = augment.resample(samples, rate_hz)
+            loud = np.flatnonzero(np.abs(samples) > _AUDIBLE * np.abs(samples).max(initial=1e-9))
+            if not len(loud):
+                continue
+            first, last = max(0, int(loud[0]) - _MARGIN), int(loud[-1]) + _MARGIN
+            samples = samples[first:last]
+            units = () if line.word else ((SPOKEN_NOISE, _MARGIN / RATE_HZ, (len(samples) - _MARGIN) / RATE_HZ),)
+            takes.append(Take(voice.speaker, (line.word,) if line.word else (), samples, units))
+    return takes
+
+
 def _spellings(word: str, units: Units) -> list[tuple[str, ...]]:
     """Possible units of any word; those of a word outside the vocabulary come from espeak-ng. Empty where unknown."""
     if word in VOCABULARY:
@@ -103,11 +126,15 @@ def align_takes(
     units: Units,
     worst: float = 0.05,
 ) -> list[Take]:
-    """Takes with their units' times, by a network that has never heard these voices. The `worst` fitting share is left out."""
+    """Takes with their units' times, by a network that has never heard these voices. The `worst` fitting share is left out.
+    Takes that have their units already stay as they are."""
     spellings: dict[str, list[tuple[str, ...]]] = {}
     rng = np.random.default_rng(0)
+    known = [take for take in takes if take.units]
     aligned: list[tuple[float, Take]] = []
     for take in takes:
+        if take.units:
+            continue
         for word in take.words:
             if word not in spellings:
                 spellings[word] = _spellings(word, units)
@@ -129,7 +156,7 @@ def align_takes(
         shifted = tuple((unit, start - pad_s, end - pad_s) for word in words for unit, start, end in word)
         aligned.append((score, Take(take.speaker, take.words, take.samples, shifted)))
     limit = float(np.quantile([score for score, _ in aligned], worst)) if aligned else 0.0
-    return [take for score, take in aligned if score >= limit]
+    return known + [take for score, take in aligned if score >= limit]
 
 
 def _plain(unit: str, units: Units) -> str:

@@ -14,6 +14,7 @@ from clcr_edge.config import TickConfig
 from clcr_edge.data.bank import NONE
 from clcr_edge.data.conditions import Conditions
 from clcr_edge.data.sets import load
+from clcr_edge.data.streams import Stream
 from clcr_edge.errors import DataError, UsageError
 from clcr_edge.model.student import NEVER
 from clcr_edge.train.batches import collate
@@ -21,7 +22,7 @@ from clcr_edge.train.digits_teacher import predict_ticks
 from clcr_edge.train.evaluate import Material, event_stream
 from clcr_edge.train.field_metrics import Scores
 from clcr_edge.train.memory import keep_memory
-from clcr_edge.train.metrics import Metrics, Scorer
+from clcr_edge.train.metrics import IntArray, Metrics, Scorer
 from clcr_edge.train.parallel import training_group
 from clcr_edge.train.samples import Reader
 from clcr_edge.train.set_scores import LEAKS, predict_rows, score_rows, splits_of
@@ -80,6 +81,31 @@ def judge_set(
     return score_rows(dataset, rows, predicted), about
 
 
+class StreamTeacher:
+    """The digits teacher in a folder, to label streams with. Raises `UsageError` for a teacher of something else."""
+
+    def __init__(self, folder: Path) -> None:
+        self._teacher, table = load_teacher(folder)
+        training = table.get("training", {})
+        if training.get("task") != "digits":
+            known = training.get("task") or training.get("data")
+            raise UsageError(f"--data digits: {folder} was trained on {known}; give --data {known}")
+        self._window = int(table["stream"]["window"])
+
+    def predict(self, stream: Stream, without: frozenset[str] = frozenset()) -> IntArray:
+        """The label of every tick, int64 `[T]`. without: keys of the modalities to take away."""
+        tick = TickConfig()
+        batch = collate([stream], tick)
+        if "vision" in without:
+            batch.vision = torch.zeros_like(batch.vision)
+        if "audio" in without:
+            batch.audio = torch.zeros_like(batch.audio)
+        if "language" in without:
+            batch.word_tick = torch.full_like(batch.word_tick, NEVER)
+        said: IntArray = predict_ticks(self._teacher, batch, self._window, tick.rate_hz)[0].numpy()
+        return said
+
+
 def judge_stream_teacher(
     folder: Path,
     material: Material,
@@ -94,24 +120,12 @@ def judge_stream_teacher(
     Raises `UsageError` for a teacher of something else.
     """
     keep_memory()
-    teacher, table = load_teacher(folder)
-    if table.get("training", {}).get("task") != "digits":
-        training = table.get("training", {})
-        known = training.get("task") or training.get("data")
-        raise UsageError(f"--data digits: {folder} was trained on {known}; give --data {known}")
-    tick, window = TickConfig(), int(table["stream"]["window"])
+    teacher = StreamTeacher(folder)
     bank, _ = material.bank()
     scorer, found, index = Scorer(NONE), 0, 0
     while found < events:
         stream = event_stream(conditions, seed, bank, index)
-        batch = collate([stream], tick)
-        if "vision" in without:
-            batch.vision = torch.zeros_like(batch.vision)
-        if "audio" in without:
-            batch.audio = torch.zeros_like(batch.audio)
-        if "language" in without:
-            batch.word_tick = torch.full_like(batch.word_tick, NEVER)
-        scorer.add(stream.labels, predict_ticks(teacher, batch, window, tick.rate_hz)[0].numpy(), stream.events)
+        scorer.add(stream.labels, teacher.predict(stream, without), stream.events)
         found += len(stream.events)
         index += 1
         tell(found)
