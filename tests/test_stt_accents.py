@@ -10,7 +10,7 @@ import pytest
 
 from clcr_edge.errors import MissingPartError
 from clcr_edge.runtime.assets import default_speech_model
-from clcr_edge.stt.accents import _OTHER, _SPELLED, TRAIN_VOICES, AccentVoice, lines, speak
+from clcr_edge.stt.accents import _OTHER, _SPELLED, TRAIN_VOICES, AccentVoice, Language, lines, speak
 from clcr_edge.stt.arrays import FloatArray
 from clcr_edge.stt.mel import RATE_HZ
 from clcr_edge.stt.units import SPOKEN_NOISE
@@ -24,7 +24,7 @@ needs_festival = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("language", _SPELLED)
-def test_a_language_spells_every_word_of_the_vocabulary(language: str) -> None:
+def test_a_language_spells_every_word_of_the_vocabulary(language: Language) -> None:
     assert len(_SPELLED[language].split()) == len(VOCABULARY)
     assert all(all(spelling for spelling in word.split("/")) for word in _SPELLED[language].split())
     spelled = {spelling for word in _SPELLED[language].split() for spelling in word.split("/")}
