@@ -117,7 +117,7 @@ def distil_int8(
     )  # fmt: skip
     model.load_state_dict(average)
     student = model.plain()
-    lesson = {"teacher": str(source), "teacher_sha256": digest, "recipe": vars(recipe), "weights": vars(config)}
+    lesson = {"teacher": source.resolve().name, "teacher_sha256": digest, "recipe": vars(recipe), "weights": vars(config)}
     save_student(out, student.state_dict(), student.config, provenance | {"distilled_int8": lesson})
     material.save_seen(out)
     if (source / FILE).is_file():  # the teacher's training may have seen more

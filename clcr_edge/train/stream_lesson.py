@@ -24,9 +24,9 @@ from clcr_edge.train.teacher_checkpoint import load_teacher
 class StreamLesson:
     """A frozen teacher, how many ticks it pools for each answer, and what of it counts."""
 
-    def __init__(self, teacher: Teacher, window: int, config: DistilConfig, folder: str = "", left_out: str = "") -> None:
+    def __init__(self, teacher: Teacher, window: int, config: DistilConfig, name: str = "", left_out: str = "") -> None:
         self.teacher = teacher.eval().requires_grad_(False)
-        self.window, self.config, self.folder, self.left_out = window, config, folder, left_out
+        self.window, self.config, self.name, self.left_out = window, config, name, left_out
         self._guide: Guide | None = None
 
     @property
@@ -59,7 +59,7 @@ class StreamLesson:
 
     def provenance(self) -> dict[str, Any]:
         """For the student's TOML."""
-        return to_table(self.config) | {"teacher": self.folder, "variant": self.teacher.config.variant}
+        return to_table(self.config) | {"teacher": self.name, "variant": self.teacher.config.variant}
 
 
 def open_stream_lesson(folder: Path, config: DistilConfig) -> StreamLesson:
@@ -71,4 +71,6 @@ def open_stream_lesson(folder: Path, config: DistilConfig) -> StreamLesson:
             f"--data digits: the teacher in {folder} was trained on {training.get('data', 'something else')}; "
             "train one with clcr-edge train digits --teacher"
         )
-    return StreamLesson(teacher, int(table["stream"]["window"]), config, str(folder), str(training.get("left_out", "")))
+    # Its name, not its path: what is written of the student travels with it.
+    name, left_out = folder.resolve().name, str(training.get("left_out", ""))
+    return StreamLesson(teacher, int(table["stream"]["window"]), config, name, left_out)
