@@ -7,8 +7,11 @@
 
 Both students of a pair have the same recipe, seed and speaker left out: the lesson is what differs. Both are run over the same
 streams of images that neither has seen and recordings that neither has heard, and every event is counted for both, so that what
-luck the streams bring cancels. --teacher: the teacher of the pairs, run over the same streams with all three. Pairs that are
-in the result already and are not given again stay. Writes JSON and docs/distilled_student.md.
+luck the streams bring cancels. Who speaks more gets more events right, and says more for nothing: so false events are counted
+on streams without digits, and both are compared besides at the bias of "none" that leaves each as many. --teacher: the teacher
+of the pairs, run over the same streams with all three. Words: the recogniser's that ships, or simulated where a speaker was
+left out, whom the recogniser has heard. Pairs that are in the result already and are not given again stay. Writes JSON and
+docs/distilled_student.md.
 """
 # ruff: noqa: E501 (lines of Markdown)
 
@@ -18,6 +21,7 @@ import json
 import math
 import multiprocessing
 import os
+from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,17 +32,22 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
 import torch  # noqa: E402
 import typer  # noqa: E402
 
-from clcr_edge.data.bank import NONE  # noqa: E402
+from clcr_edge.data.bank import NONE, DigitBank  # noqa: E402
 from clcr_edge.data.conditions import BY_NAME  # noqa: E402
 from clcr_edge.data.seen import Seen  # noqa: E402
-from clcr_edge.data.streams import Stream, evaluation_streams  # noqa: E402
+from clcr_edge.data.streams import Ears, Stream  # noqa: E402
+from clcr_edge.errors import MissingPartError  # noqa: E402
+from clcr_edge.runtime.engine import Engine  # noqa: E402
 from clcr_edge.runtime.machine import cpu_name  # noqa: E402
 from clcr_edge.toml_io import loads  # noqa: E402
 from clcr_edge.train.checkpoint import CONFIG  # noqa: E402
-from clcr_edge.train.evaluate import Material, predict  # noqa: E402
+from clcr_edge.train.evaluate import Material, event_stream, quiet_stream  # noqa: E402
+from clcr_edge.train.heard_words import listener_at_hand  # noqa: E402
 from clcr_edge.train.judge import StreamTeacher  # noqa: E402
 from clcr_edge.train.memory import keep_memory  # noqa: E402
 from clcr_edge.train.metrics import IntArray, event_label  # noqa: E402
+from clcr_edge.train.operating_point import false_per_minute, labels, log_probs  # noqa: E402
+from clcr_edge.train.recognised import ears_of  # noqa: E402
 from clcr_edge.train.subject import open_subject  # noqa: E402
 
 _HERE = Path(__file__).resolve().parent
@@ -46,46 +55,106 @@ ALL = frozenset({"vision", "audio", "language"})
 SUBSETS = {"all three": frozenset[str](), "vision alone": ALL - {"vision"}, "audio alone": ALL - {"audio"}}
 NOISES = ("clean", "heavy")
 STUDENTS = ("scratch", "distilled")
+TARGET = 2.0  # false events a minute, the most that the project wants
+SHIFTS = [k / 4 for k in range(-4, 13)]  # of the logit of "none", beside each student's own bias
 
 
-def compare(
-    noise: str, pair: tuple[Path, Path], teacher: Path | None, root: Path, events: int, seed: int
-) -> list[dict[str, Any]]:
-    """A row for each set of modalities: how many events each student got right, and how many only one of them did."""
-    keep_memory()
-    torch.set_num_threads(1)
-    subjects, seen = zip(*(open_subject(path) for path in pair), strict=True)
-    engines = [subject.open() for subject in subjects]
-    guide = None if teacher is None else StreamTeacher(teacher)
-    # What either has met is left out.
-    bank = Material(root, reduce(Seen.joined, (s for s in seen if s is not None))).bank()[0]
+@dataclass(frozen=True)
+class Job:
+    """What every part of a pair's measurement is given."""
+
+    pair: tuple[Path, Path]
+    teacher: Path | None
+    root: Path
+    events: int
+    minutes: int
+    seed: int
+    recognised: bool
+
+    def open(self) -> tuple[DigitBank, list[Engine], Ears | None]:
+        """Material that neither student has met, an engine for each, and who listens."""
+        keep_memory()
+        torch.set_num_threads(1)
+        subjects, seen = zip(*(open_subject(path) for path in self.pair), strict=True)
+        bank = Material(self.root, reduce(Seen.joined, (s for s in seen if s is not None))).bank()[0]
+        return bank, [subject.open() for subject in subjects], ears_of(listener()) if self.recognised else None
+
+
+def listener() -> Path:
+    """The recogniser that ships."""
+    found = listener_at_hand()
+    if found is None:
+        raise MissingPartError("the vosk package is not installed; pip install 'clcr-edge[audio]'")
+    return found
+
+
+def right_ones(said: IntArray, stream: Stream) -> list[bool]:
+    """For each event of a stream whether it was named."""
+    return [event_label(said[e.onset : e.end], NONE) == e.label for e in stream.events]
+
+
+def compare(noise: str, job: Job) -> dict[str, Any]:
+    """rows: for each set of modalities how many events each student got right, and how many only one of them did. shifted: which
+    events each gets right with all three at every shift of its bias, bool `[students, shifts, events]`."""
+    bank, engines, ears = job.open()
+    guide = None if job.teacher is None else StreamTeacher(job.teacher)
     right: dict[str, list[tuple[bool, ...]]] = {name: [] for name in SUBSETS}
+    shifted: list[list[list[bool]]] = [[[] for _ in SHIFTS] for _ in STUDENTS]
     taught: list[bool] = []
-
-    def count(said: IntArray, stream: Stream) -> list[bool]:
-        return [event_label(said[e.onset : e.end], NONE) == e.label for e in stream.events]
-
-    for stream in evaluation_streams(bank, BY_NAME[noise], events, seed):
+    index = 0
+    while len(right["all three"]) < job.events:
+        stream = event_stream(BY_NAME[noise], job.seed, bank, index, ears)
+        index += 1
         for name, without in SUBSETS.items():
-            right[name] += zip(*(count(predict(engine, stream, without), stream) for engine in engines), strict=True)
+            said = [log_probs(engine, stream, without) for engine in engines]
+            right[name] += zip(*(right_ones(labels(x, 0.0), stream) for x in said), strict=True)
+            if not without:
+                for student, x in enumerate(said):
+                    for place, shift in enumerate(SHIFTS):
+                        shifted[student][place] += right_ones(labels(x, shift), stream)
         if guide is not None:
-            taught += count(guide.predict(stream), stream)
-    rows = []
-    for name, found in right.items():
-        n = len(found)
-        wins = sum(distilled and not scratch for scratch, distilled in found)
-        losses = sum(scratch and not distilled for scratch, distilled in found)
-        gain = (wins - losses) / n
-        rows.append(
-            {
-                "noise": noise, "what": name, "n_events": n,
-                **{student: round(sum(x[k] for x in found) / n, 4) for k, student in enumerate(STUDENTS)},
-                "only_distilled_right": wins, "only_scratch_right": losses, "gain": round(gain, 4),
-                "standard_error": round(math.sqrt(max((wins + losses) / n - gain * gain, 0.0) / n), 4),
-                **({"teacher": round(sum(taught) / n, 4)} if taught and name == "all three" else {}),
-            }
-        )  # fmt: skip
-    return rows
+            taught += right_ones(guide.predict(stream), stream)
+    rows = [{"noise": noise, "what": name} | paired(found) for name, found in right.items()]
+    if taught:
+        rows[0]["teacher"] = round(sum(taught) / len(taught), 4)
+    return {"rows": rows, "shifted": shifted}
+
+
+def paired(found: list[tuple[bool, ...]]) -> dict[str, Any]:
+    """Shares of events that each student got right, and the gain with its standard error, paired by event."""
+    n = len(found)
+    wins = sum(distilled and not scratch for scratch, distilled in found)
+    losses = sum(scratch and not distilled for scratch, distilled in found)
+    gain = (wins - losses) / n
+    return {
+        "n_events": n,
+        **{student: round(sum(x[k] for x in found) / n, 4) for k, student in enumerate(STUDENTS)},
+        "only_distilled_right": wins, "only_scratch_right": losses, "gain": round(gain, 4),
+        "standard_error": round(math.sqrt(max((wins + losses) / n - gain * gain, 0.0) / n), 4),
+    }  # fmt: skip
+
+
+def quiet(job: Job) -> list[list[float]]:
+    """False events a minute of each student at every shift of its bias, on streams without digits."""
+    bank, engines, ears = job.open()
+    streams = [quiet_stream(job.seed, bank, index, ears) for index in range(job.minutes)]
+    said = [[log_probs(engine, stream) for stream in streams] for engine in engines]
+    return [[false_per_minute(x, shift) for shift in SHIFTS] for x in said]
+
+
+def at_equal(false: list[list[float]], parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Both students at the smallest shift that leaves at most `TARGET` false events a minute."""
+    places = [next((k for k, x in enumerate(own) if x <= TARGET), len(SHIFTS) - 1) for own in false]
+    return {
+        "target": TARGET,
+        "shift": {student: SHIFTS[place] for student, place in zip(STUDENTS, places, strict=True)},
+        "false_events_per_minute": {n: round(own[k], 2) for n, own, k in zip(STUDENTS, false, places, strict=True)},
+        "rows": [
+            {"noise": noise, "what": "all three"}
+            | paired(list(zip(*(own[place] for own, place in zip(part["shifted"], places, strict=True)), strict=True)))
+            for noise, part in parts.items()
+        ],
+    }
 
 
 def provenance(path: Path) -> dict[str, Any]:
@@ -121,6 +190,14 @@ def kept(path: Path, new: list[dict[str, Any]], seed: int) -> list[dict[str, Any
     return [pair for pair in before["pairs"] if (pair["seed"], pair["left_out"]) not in again]
 
 
+def cells(row: dict[str, Any]) -> str:
+    """The cells of a row that two students share."""
+    return (
+        f"{row['n_events']} | {100 * row['scratch']:.1f} | {100 * row['distilled']:.1f} | {row['only_distilled_right']} | "
+        f"{row['only_scratch_right']} | {100 * row['gain']:+.1f} ({100 * row['standard_error']:.1f})"
+    )
+
+
 def page(result: dict[str, Any]) -> str:
     """docs/distilled_student.md."""
     text = (
@@ -131,18 +208,28 @@ def page(result: dict[str, Any]) -> str:
         "heard; where nobody was left out, of known voices in recordings that neither has heard. Made by\n\n"
         "```sh\n" + "\n".join(line[4:] for line in (__doc__ or "").splitlines() if line.startswith("    ")) + "\n```\n\n"
         f"{result['machine']}. Events right, in per cent; the gain is paired by event, with its standard error. The teacher looks\n"
-        "ahead in the stream, and was run with all three only.\n\n"
+        "ahead in the stream, and was run with all three only. Words are simulated where a speaker was left out, else the\n"
+        "recogniser's.\n\n"
         "| left out | noise | what | events | from scratch | distilled | only distilled right | only scratch right | gain | teacher |\n"
         "|---|---|---|---|---|---|---|---|---|---|\n"
     )
     for pair in result["pairs"]:
         for row in pair["rows"]:
             taught = f"{100 * row['teacher']:.1f}" if "teacher" in row else ""
-            text += (
-                f"| {pair['left_out'] or 'nobody'} | {row['noise']} | {row['what']} | {row['n_events']} | "
-                f"{100 * row['scratch']:.1f} | {100 * row['distilled']:.1f} | {row['only_distilled_right']} | "
-                f"{row['only_scratch_right']} | {100 * row['gain']:+.1f} ({100 * row['standard_error']:.1f}) | {taught} |\n"
-            )
+            text += f"| {pair['left_out'] or 'nobody'} | {row['noise']} | {row['what']} | {cells(row)} | {taught} |\n"
+    measured = [pair for pair in result["pairs"] if "at_equal" in pair]
+    for pair in measured:
+        own, equal = pair["false_events_per_minute"], pair["at_equal"]
+        text += (
+            f"\nFalse events a minute with all three, on {pair['quiet_minutes']} test minutes without digits "
+            f"({pair['left_out'] or 'nobody'} left out), each student at its own operating point: from scratch "
+            f"{own['scratch']:.2f}, distilled {own['distilled']:.2f}. With a bias that leaves each at most "
+            f"{equal['target']:g} (chosen on these minutes, to compare and not to ship): {equal['false_events_per_minute']['scratch']:.2f} "
+            f"and {equal['false_events_per_minute']['distilled']:.2f}, and then\n\n"
+            "| noise | what | events | from scratch | distilled | only distilled right | only scratch right | gain |\n"
+            "|---|---|---|---|---|---|---|---|\n"
+        )
+        text += "".join(f"| {row['noise']} | {row['what']} | {cells(row)} |\n" for row in equal["rows"])
     return text
 
 
@@ -151,6 +238,7 @@ def main(
     root: Annotated[Path, typer.Option()],
     teacher: Annotated[Path | None, typer.Option(help="Whom the pairs' distilled students learned from")] = None,
     events: Annotated[int, typer.Option(min=1)] = 1_000,
+    minutes: Annotated[int, typer.Option(min=1, help="Without digits")] = 20,
     seed: int = 0,
     jobs: Annotated[int, typer.Option(min=1)] = 2,
     out: Path = _HERE / "results" / "distilled_student.json",
@@ -164,10 +252,21 @@ def main(
     found = kept(out, about, seed)
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         for pair, what in zip(pairs, about, strict=True):
-            rows = pool.map(
-                partial(compare, pair=pair, teacher=teacher, root=root, events=events, seed=seed), NOISES, chunksize=1
+            job = Job(pair, teacher, root, events, minutes, seed, recognised=not what["left_out"])
+            silent = pool.apply_async(quiet, (job,))
+            parts = dict(zip(NOISES, pool.map(partial(compare, job=job), NOISES, chunksize=1), strict=True))
+            false = silent.get()
+            own = SHIFTS.index(0.0)
+            found.append(
+                what
+                | {
+                    "words": "recognised" if job.recognised else "simulated",
+                    "rows": [row for part in parts.values() for row in part["rows"]],
+                    "quiet_minutes": minutes,
+                    "false_events_per_minute": {n: round(x[own], 2) for n, x in zip(STUDENTS, false, strict=True)},
+                    "at_equal": at_equal(false, parts),
+                }
             )
-            found.append(what | {"rows": [row for noise in rows for row in noise]})
     result = {"machine": cpu_name(), "seed": seed, "pairs": found}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -95,7 +95,7 @@ def main(
             for name, scores, parameters, seconds in _fold(root, seed, fold, left, recipe):
                 found.append(
                     {"row": name, "seed": seed, "fold": fold, "accuracy": scores["accuracy"], "macro_f1": scores["macro_f1"],
-                     "utterances": scores["n_segments"], "parameters": parameters, "seconds": round(seconds, 1)}
+                     "utterances": scores["n"], "parameters": parameters, "seconds": round(seconds, 1)}
                 )  # fmt: skip
                 print(f"seed {seed} fold {fold} {name:30} {scores['accuracy']:.2%}  {seconds:.0f} s", flush=True)
                 _write(out, {"epochs": epochs, "machine": machine_table(), "runs": found})

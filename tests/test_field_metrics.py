@@ -70,7 +70,7 @@ def test_segments_by_hand() -> None:
     assert scores["event_accuracy"] == pytest.approx(2 / 4)
     # 28: 1 of (2 true, 3 said); 2: 1 of (2, 2); 5: 1 of (2, 1)
     assert scores["macro_f1"] == pytest.approx((2 / 5 + 2 / 4 + 2 / 3) / 3)
-    assert (scores["n"], scores["n_segments"]) == (2, 6)
+    assert (scores["n"], scores["n_samples"]) == (6, 2)
     assert "event_accuracy" not in segment_scores(truth, said)
 
 

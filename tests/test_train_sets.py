@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,8 +76,9 @@ def test_train_and_eval_from_the_command_line(root: Path, tmp_path: Path) -> Non
     assert done.exit_code == 0, done.output
     scores = json.loads(done.stdout)
     assert scores["accuracy"] > 0.9  # the label stands in the text
-    assert scores["n"] == 4
-    assert {"macro_f1", "segment_accuracy", "n_segments"} <= scores.keys()
+    assert scores["n_samples"] == 4
+    assert scores["n"] > 4  # utterances: what accuracy is over
+    assert {"macro_f1", "segment_accuracy", "n_samples"} <= scores.keys()
     assert LEAKS[NAME] in done.stderr
     records = [json.loads(line) for line in (tmp_path / "o" / "metrics.jsonl").read_text().splitlines()]
     best = max(r["val_accuracy"] for r in records if "val_accuracy" in r)
@@ -121,6 +123,14 @@ def test_a_killed_and_resumed_run_is_the_unbroken_one(root: Path, tmp_path: Path
     with pytest.raises(ClcrEdgeError, match="another seed, data or configuration"):
         train_set(NAME, root, tmp_path / "killed", 4, settings)
     assert "seed = 3" in (tmp_path / "killed" / "teacher.toml").read_text()
+    other = shutil.copytree(root, tmp_path / "other")
+    (file,) = other.glob("text_*.csv")
+    first, rest = file.read_text().split("\n", 1)
+    cells = first.split(",")
+    cells[len(cells) // 2] = "9.25"  # one feature of one utterance
+    file.write_text(",".join(cells) + "\n" + rest)
+    with pytest.raises(ClcrEdgeError, match="another seed, data or configuration"):
+        train_set(NAME, other, tmp_path / "killed", 3, settings)
     train_set(NAME, root, tmp_path / "killed", 3, settings)
     same_run(tmp_path / "whole", tmp_path / "killed")
 

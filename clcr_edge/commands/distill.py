@@ -26,7 +26,7 @@ def distill(
         typer.Option(help="TOML: [distil]; for data sets also [train] and the student's [teacher].", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of everything random.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Digits only: fewer or more steps than the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Digits only: steps on streams; earlier phases stay whole.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The logits only: what CLCR's own terms are compared with.")] = False,
     int8: Annotated[
         bool, typer.Option("--int8", help="Digits only: TEACHER is a student; teach it to be in INT8 what it is in fp32.")

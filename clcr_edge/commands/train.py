@@ -68,7 +68,7 @@ def train(
     leave_out: Annotated[
         str | None, typer.Option(help="Digits only: speaker never to hear, by name or number: to test on that voice.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Digits only: fewer or more steps than the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Digits only: steps on streams; earlier phases stay whole.")] = None,
     variant: Annotated[
         str | None, typer.Option(help=f"{MATCH} only: full, late-fusion, ... (others: [teacher] in --config) [default: full]")
     ] = None,

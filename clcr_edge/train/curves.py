@@ -61,7 +61,7 @@ def _panels(series: Series) -> list[tuple[str, Series]]:
         return any(word in name for word in ("accuracy", "acc", "f1", "pearson"))
 
     scores = {k: v for k, v in series.items() if is_score(k)}
-    counts = {"val_n", "val_n_nonzero", "val_n_segments"}
+    counts = {"val_n", "val_n_nonzero", "val_n_samples"}
     elsewhere = scores.keys() | counts | {"total"}
     return [
         ("loss", {k: v for k, v in series.items() if k == "total"}),

@@ -31,10 +31,12 @@ from clcr_edge.errors import UsageError
 from clcr_edge.model.losses import student_losses
 from clcr_edge.model.student import Student, StudentOutput, parameter_count
 from clcr_edge.packets import Modality
+from clcr_edge.train import curves
 from clcr_edge.train.batches import FrameBatches, LabelledTicks, StreamBatches, WordBatches, batches_from, collate, sound_alone
 from clcr_edge.train.checkpoint import RESUME, save_student
 from clcr_edge.train.heard_words import learn_heard_words, listener_at_hand
-from clcr_edge.train.loop import Schedule, fit
+from clcr_edge.train.identity import of_bank, of_settings, of_weights
+from clcr_edge.train.loop import METRICS, Schedule, fit
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.operating_point import set_operating_point
 from clcr_edge.train.recognised import ears_of
@@ -142,6 +144,10 @@ class DigitsMaterial:
             "recipe": vars(recipe),
         }
 
+    def identity(self, seed: int, recipe: object) -> str:
+        """A hash of what decides where a training on it ends, whatever is trained."""
+        return of_settings(seed, vars(recipe), self.left_out, of_bank(self.every, self.held))
+
     def save_seen(self, out: Path) -> None:
         """Write what must not be tested on.
 
@@ -184,13 +190,15 @@ def train_digits(
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(seed)
     config = student_config()
+    taught = "" if lesson is None else of_settings(vars(lesson.config), of_weights(lesson.teacher))
+    identity = of_settings(NAME, material.identity(seed, recipe), taught)
     model = WithAuxiliary(Student(config))
     model.student.frame_share = recipe.frame_share
     model.student.half_precision = can_halve()
     out.mkdir(parents=True, exist_ok=True)
     frames = FrameBatches(material.every, seed, recipe.frames, recipe.easy)
-    train_frames(model.student.frame_encoder, model.shown, frames, recipe, out, seed)
-    train_words(model, material.every, recipe, out, seed)
+    train_frames(model.student.frame_encoder, model.shown, frames, recipe, out, seed, identity)
+    train_words(model, material.every, recipe, out, seed, identity)
     batches = StreamBatches(material.every, config.tick, seed, recipe.streams, recipe.seconds, recipe.predict)
     watched = material.watched()
     if lesson is not None:
@@ -228,11 +236,11 @@ def train_digits(
         return {"val_tick_accuracy": round(float((guess == labels[:, ::5].flatten()).float().mean()), 4)}
 
     schedule = Schedule(recipe.steps, recipe.lr)
-    average = fit("streams", model, schedule, partial(batches_from, batches), loss, out, seed, watch, watch_every=100)
+    average = fit("streams", model, schedule, partial(batches_from, batches), loss, out, seed, watch, 100, identity=identity)
     model.student.load_state_dict({k.removeprefix("student."): v for k, v in average.items() if k.startswith("student.")})
     listener = listener_at_hand() if recipe.heard_steps else None
     if listener is not None:
-        learn_heard_words(model.student, material, recipe, out, seed, listener, watch)
+        learn_heard_words(model.student, material, recipe, out, seed, listener, watch, identity)
     ears = None if listener is None else ears_of(listener)
     point = set_operating_point(model.student, material.held, recipe.quiet_minutes, ears)
     provenance = material.provenance(seed, recipe) | {"operating_point": point.to_table()}
@@ -241,13 +249,16 @@ def train_digits(
         provenance["distilled"] = lesson.provenance()
     save_student(out, model.student.state_dict(), config, provenance)
     material.save_seen(out)
+    curves.draw_curves(out / METRICS, out / curves.FILE)
     for leftover in out.glob(f"*.{RESUME}"):
         leftover.unlink()
-    last = json.loads((out / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
+    last = json.loads((out / METRICS).read_text("utf-8").splitlines()[-1])
     return {"out": str(out), "parameters": parameter_count(model.student), "left_out": leave_out, "last": last}
 
 
-def train_frames(encoder: nn.Module, head: nn.Module, batches: FrameBatches, recipe: Recipe, out: Path, seed: int) -> None:
+def train_frames(
+    encoder: nn.Module, head: nn.Module, batches: FrameBatches, recipe: Recipe, out: Path, seed: int, identity: str = ""
+) -> None:
     """A frame CNN and an auxiliary head on unrelated frames; the averaged weights are put into both."""
     frames = nn.ModuleDict({"encoder": encoder, "head": head})
     half = can_halve()
@@ -261,7 +272,7 @@ def train_frames(encoder: nn.Module, head: nn.Module, batches: FrameBatches, rec
         return {"total": total, "frame_accuracy": (logits.argmax(-1) == batch[1]).float().mean()}
 
     schedule = Schedule(recipe.frame_steps, recipe.frame_lr)
-    frames.load_state_dict(fit("frames", frames, schedule, partial(batches_from, batches), loss, out, seed))
+    frames.load_state_dict(fit("frames", frames, schedule, partial(batches_from, batches), loss, out, seed, identity=identity))
 
 
 def can_halve() -> bool:
@@ -269,7 +280,7 @@ def can_halve() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def train_words(model: WithAuxiliary, material: DigitBank, recipe: Recipe, out: Path, seed: int) -> None:
+def train_words(model: WithAuxiliary, material: DigitBank, recipe: Recipe, out: Path, seed: int, identity: str = "") -> None:
     """Audio on single words, through its auxiliary heads and the student's own; the averaged weights are put into the model."""
     student = model.student
 
@@ -286,4 +297,4 @@ def train_words(model: WithAuxiliary, material: DigitBank, recipe: Recipe, out: 
 
     batches = WordBatches(material, student.config.tick, seed, recipe.words)
     schedule = Schedule(recipe.word_steps, recipe.word_lr)
-    model.load_state_dict(fit("words", model, schedule, partial(batches_from, batches), loss, out, seed))
+    model.load_state_dict(fit("words", model, schedule, partial(batches_from, batches), loss, out, seed, identity=identity))

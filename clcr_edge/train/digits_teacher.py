@@ -21,7 +21,7 @@ from clcr_edge.config import TickConfig
 from clcr_edge.data.bank import NONE
 from clcr_edge.data.streams import CLASSES
 from clcr_edge.model.student import NEVER, TickBatch, parameter_count
-from clcr_edge.model.teacher.config import ModalityConfig, TeacherConfig
+from clcr_edge.model.teacher.config import ModalityConfig, TeacherConfig, teacher_to_table
 from clcr_edge.model.teacher.encoders import FrameFront
 from clcr_edge.model.teacher.network import Teacher, TeacherOutput
 from clcr_edge.model.teacher.objective import teacher_losses
@@ -32,6 +32,7 @@ from clcr_edge.train import curves
 from clcr_edge.train.batches import FrameBatches, LabelledTicks, StreamBatches, WordBatches, batches_from, collate, sound_alone
 from clcr_edge.train.checkpoint import RESUME
 from clcr_edge.train.digits import Recipe, can_halve, digits_material, train_frames
+from clcr_edge.train.identity import of_settings
 from clcr_edge.train.loop import METRICS, Schedule, fit
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.samples import changed
@@ -92,6 +93,7 @@ def train_digits_teacher(
     keep_memory()
     config = digits_network(changes)
     material = digits_material(root, leave_out)
+    identity = of_settings("teacher", teacher_to_table(config), material.identity(seed, recipe))
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(seed)
     model = _WithHeads(Teacher(config), WINDOW)
@@ -100,8 +102,8 @@ def train_digits_teacher(
     front.share = recipe.frame_share
     out.mkdir(parents=True, exist_ok=True)
     frames = FrameBatches(material.every, seed, recipe.frames, recipe.easy)
-    train_frames(front.encoder, model.shown, frames, recipe, out, seed)
-    _train_words(model, WordBatches(material.every, TickConfig(), seed, recipe.words), recipe, out, seed)
+    train_frames(front.encoder, model.shown, frames, recipe, out, seed, identity)
+    _train_words(model, WordBatches(material.every, TickConfig(), seed, recipe.words), recipe, out, seed, identity)
     batches = StreamBatches(material.every, TickConfig(), seed, recipe.streams, recipe.seconds, recipe.predict)
     watched = material.watched()
     # The labels' weights are the recipe's, as for the student, so that the two differ in the network only.
@@ -136,7 +138,7 @@ def train_digits_teacher(
         return {"val_tick_accuracy": round(float(right.float().mean()), 4)}
 
     schedule = Schedule(recipe.steps, recipe.lr)
-    average = fit("streams", model, schedule, partial(batches_from, batches), loss, out, seed, watch, watch_every=100)
+    average = fit("streams", model, schedule, partial(batches_from, batches), loss, out, seed, watch, 100, identity=identity)
     weights = {k.removeprefix("teacher."): v for k, v in average.items() if k.startswith("teacher.")}
     save_weights(out / LAST, weights)
     training = material.provenance(seed, recipe) | {"task": "digits"}
@@ -149,7 +151,7 @@ def train_digits_teacher(
     return {"out": str(out), "parameters": parameter_count(model.teacher), "left_out": material.left_out, "last": last}
 
 
-def _train_words(model: _WithHeads, batches: WordBatches, recipe: Recipe, out: Path, seed: int) -> None:
+def _train_words(model: _WithHeads, batches: WordBatches, recipe: Recipe, out: Path, seed: int, identity: str) -> None:
     """Audio on single words, through its auxiliary heads and the teacher's own; the averaged weights are put into the model."""
 
     def loss(batch: tuple[Tensor, Tensor], step: int) -> dict[str, Tensor]:
@@ -164,7 +166,7 @@ def _train_words(model: _WithHeads, batches: WordBatches, recipe: Recipe, out: P
         return {"total": task + voice, "task": task, "voice": voice, "spoken_accuracy": right}
 
     schedule = Schedule(recipe.word_steps, recipe.word_lr)
-    model.load_state_dict(fit("words", model, schedule, partial(batches_from, batches), loss, out, seed))
+    model.load_state_dict(fit("words", model, schedule, partial(batches_from, batches), loss, out, seed, identity=identity))
 
 
 @torch.no_grad()

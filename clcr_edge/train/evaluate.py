@@ -23,7 +23,7 @@ from clcr_edge.config import StudentConfig
 from clcr_edge.data.bank import NONE, DigitBank, load_bank
 from clcr_edge.data.conditions import Conditions
 from clcr_edge.data.seen import Seen
-from clcr_edge.data.streams import Event, Stream, make_stream, negative_stream
+from clcr_edge.data.streams import Ears, Event, Stream, make_stream, negative_stream
 from clcr_edge.data.synthetic import synthetic_bank, with_other_speech
 from clcr_edge.errors import ClcrEdgeError
 from clcr_edge.runtime.engine import Engine
@@ -143,13 +143,14 @@ def _mix(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
-def event_stream(conditions: Conditions, seed: int, bank: DigitBank, index: int) -> Stream:
-    """Stream `index` of an evaluation: the same for every model."""
-    return make_stream(bank, conditions, STREAM_S, _mix(seed, index))
+def event_stream(conditions: Conditions, seed: int, bank: DigitBank, index: int, ears: Ears | None = None) -> Stream:
+    """Stream `index` of an evaluation: the same for every model. ears: who listens to it, None for simulated words."""
+    return make_stream(bank, conditions, STREAM_S, _mix(seed, index), ears=ears)
 
 
-def _negative_stream(seed: int, bank: DigitBank, index: int) -> Stream:
-    return negative_stream(STREAM_S, _mix(seed, index), bank)
+def quiet_stream(seed: int, bank: DigitBank, index: int, ears: Ears | None = None) -> Stream:
+    """The same without any digit."""
+    return negative_stream(STREAM_S, _mix(seed, index), bank, ears=ears)
 
 
 class Evaluation:
@@ -222,7 +223,7 @@ class Evaluation:
 
     def negatives(self, minutes: float, seed: int) -> FalseEvents:
         """False events on generated streams that hold no digit."""
-        job = partial(_judge, partial(_negative_stream, seed), [frozenset()])
+        job = partial(_judge, partial(quiet_stream, seed), [frozenset()])
         streams = []
         for judged in self._in_order(job):
             streams.append(judged.predicted[0])

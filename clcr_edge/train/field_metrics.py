@@ -58,7 +58,8 @@ def segment_scores(truth: Sequence[Labels], predicted: Sequence[Labels], backgro
 
     segment_accuracy: the share of all segments with the right class, background being a class like the others (Tian et al.,
     ECCV 2018). macro_f1: over segments. event_accuracy, with `background`: the same share over the segments whose truth is not
-    background. n: samples; n_segments. `accuracy` is segment_accuracy under the name that every task has.
+    background. n: segments; n_samples: the samples that they are of. `accuracy` is segment_accuracy under the name that every
+    task has.
     """
     if len(truth) != len(predicted):
         raise ValueError(f"{len(truth)} true sequences, {len(predicted)} predicted ones: give one each")
@@ -69,7 +70,7 @@ def segment_scores(truth: Sequence[Labels], predicted: Sequence[Labels], backgro
     if background is not None:
         events = y != background
         scores["event_accuracy"] = _share(y[events] == p[events])
-    return {**scores, "n": len(pairs), "n_segments": len(y)}
+    return {**scores, "n": len(y), "n_samples": len(pairs)}
 
 
 def weighted_f1(truth: npt.NDArray[np.generic], predicted: npt.NDArray[np.generic]) -> float:

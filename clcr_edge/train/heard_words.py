@@ -51,11 +51,12 @@ def learn_heard_words(
     seed: int,
     listener: Path,
     watch: Callable[[int], dict[str, float]] | None = None,
+    identity: str = "",
 ) -> None:
     """Train everything behind the front ends on `recipe.heard_steps` batches; the averaged weights are put into the student.
 
     watch: what the last record of the metrics tells besides, of a step. The operating biases become zero: they are set after
-    it. A killed run goes on in `out`.
+    it. A killed run goes on in `out`, where its resume file is of this identity.
     """
     student.operating_bias.together.zero_()
     student.operating_bias.alone.zero_()
@@ -80,7 +81,7 @@ def learn_heard_words(
     )
     schedule = Schedule(recipe.heard_steps, recipe.heard_lr, average=min(50.0, recipe.heard_steps / 2))
     draw = partial(batches_from, batches)
-    average = fit(PHASE, student, schedule, draw, loss, out, seed, watch, watch_every=recipe.heard_steps)
+    average = fit(PHASE, student, schedule, draw, loss, out, seed, watch, watch_every=recipe.heard_steps, identity=identity)
     student.load_state_dict(average, strict=False)  # without what was frozen
     student.frame_share = share
     for front in fronts:

@@ -74,7 +74,7 @@ def score_rows(dataset: DataSet, rows: IntArray, predicted: Sequence[npt.NDArray
     """Scores with `accuracy`, `macro_f1`, `n` and the field's own.
 
     mosi, mosei: accuracy and macro_f1 are those of negative against nonnegative, over all samples. Other regressions have no
-    classes: accuracy and macro_f1 are NaN. Segments: over segments; n counts samples.
+    classes: accuracy and macro_f1 are NaN. Segments: over segments, which n counts.
     """
     if not len(rows):
         raise DataError(f"{dataset.name}: no sample to score; choose another split")

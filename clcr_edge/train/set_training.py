@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from clcr_edge.model.teacher.objective import teacher_losses
 from clcr_edge.train import curves
 from clcr_edge.train.checkpoint import RESUME, resume_step
 from clcr_edge.train.distil import Guide
+from clcr_edge.train.identity import of_set, of_settings, of_weights
 from clcr_edge.train.loop import METRICS, Schedule, fit, learned_state
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.parallel import ALONE, Group
@@ -127,7 +127,13 @@ def train_set(
     reader = Reader(config)
     batches = SetBatches(dataset, splits["train"], reader, seed, recipe.batch, group, recipe.absent)
     about = _about(name, seed, dataset, splits, recipe, choice_table := to_table(choice), settings, lesson)
-    identity = _identity(config, about | {"data": {k: v for k, v in choice_table.items() if k != "cache"}})
+    # Where it is computed and what is cached decide nothing.
+    deciding = {
+        "recipe": {k: v for k, v in about["recipe"].items() if k not in ("device", "workers", "threads")},
+        "data": {k: v for k, v in choice_table.items() if k != "cache"},
+    }
+    taught = of_weights(lesson.teacher) if lesson else ""
+    identity = of_settings(teacher_to_table(config), about | deciding, of_set(dataset), taught)
     unfinished = out / f"{_PHASE}.{RESUME}"
     if unfinished.is_file():
         resume_step(unfinished, identity)  # before anything of another run is written over
@@ -154,9 +160,7 @@ def train_set(
     )
     workers = recipe.workers if recipe.workers is not None else 2 * bool(dataset[int(splits["train"][0])].clip)
     loss = _loss(model, guide, lesson, settings, half_precision(recipe, group.device), group)
-    fit(
-        _PHASE, model, schedule, partial(batches.stream, workers), loss, out, seed, watch, batches.per_epoch, group, identity
-    )
+    fit(_PHASE, model, schedule, partial(batches.stream, workers), loss, out, seed, watch, batches.per_epoch, group, identity)
     best = read_metadata(out / BEST)
     summary = {
         "parameters": parameter_count(model.network),
@@ -265,8 +269,14 @@ def _watch(
 
 
 def _about(
-    name: str, seed: int, dataset: DataSet, splits: dict[str, IntArray], recipe: TrainConfig, choice: dict[str, Any],
-    settings: Settings, lesson: Lesson | None,
+    name: str,
+    seed: int,
+    dataset: DataSet,
+    splits: dict[str, IntArray],
+    recipe: TrainConfig,
+    choice: dict[str, Any],
+    settings: Settings,
+    lesson: Lesson | None,
 ) -> dict[str, Any]:
     training: dict[str, Any] = {
         "data": name,
@@ -280,15 +290,9 @@ def _about(
         "data": choice,
     }
     if lesson:
-        about["distil"] = to_table(settings.distil) | {"teacher": str(lesson.folder), "variant": lesson.teacher.config.variant}
+        teacher = {"teacher": lesson.folder.resolve().name, "variant": lesson.teacher.config.variant}
+        about["distil"] = to_table(settings.distil) | teacher
     return about
-
-
-def _identity(config: TeacherConfig, about: dict[str, Any]) -> str:
-    """A hash of all that decides where a run ends, so that another run's resume file is refused."""
-    recipe = {k: v for k, v in about["recipe"].items() if k not in ("device", "workers", "threads")}
-    whole = {"network": teacher_to_table(config)} | about | {"recipe": recipe}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 def _repeatable() -> None:

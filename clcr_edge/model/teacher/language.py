@@ -34,7 +34,7 @@ def _load(kind: str, pretrained: str) -> Any:
         return getattr(transformers, kind).from_pretrained(pretrained)
     except (OSError, ValueError) as e:
         why = str(e).strip().splitlines()[0]
-        raise MissingPartError(f"pretrained = {pretrained!r}: no transformer in that folder or hub name ({why})") from None
+        raise MissingPartError(f"pretrained = {pretrained!r}: no transformer in that folder, or from the hub ({why})") from None
     finally:
         if bars:
             talk.enable_progress_bar()
