@@ -357,8 +357,8 @@ scratch on validation streams of seed 0, in known voices.
     return f"""{title}
 
 Short trainings, the same budget for every row: {budget["steps"]} steps of {budget["streams"]} pieces of {PIECE} ticks, {budget["predict"]} ticks of each, a learning rate of at most {budget["lr"]:g}, drawn in the
-same order from the same {budget["pool"]:,} streams of 8 s; {np.median(minutes):.1f} minutes a row in the median, {max(minutes):.1f} at most, on one thread beside other work. Every row reads the vectors of
-frozen CNNs, that of the shipped student (before it was distilled) for frames and one for sound that learned from single words without the speaker left
+same order from the same {budget["pool"]:,} streams of 8 s; {np.median(minutes):.1f} minutes a row in the median, {max(minutes):.1f} at most (wanted: 6), on one thread beside other work. Every row reads the vectors of
+frozen CNNs, that of the shipped student for frames and one for sound that learned from single words without the speaker left
 out, and the words; what differs is the network behind them, of the teacher's kind: causal TCNs, levels, exchange, InterCAD, or what the row's name leaves out. Its exchange reads
 all 64 ticks of a piece. "Student" is that network a quarter as wide, not the streaming student that ships.
 

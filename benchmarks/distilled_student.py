@@ -37,10 +37,11 @@ from clcr_edge.data.conditions import BY_NAME  # noqa: E402
 from clcr_edge.data.seen import Seen  # noqa: E402
 from clcr_edge.data.streams import Ears, Stream  # noqa: E402
 from clcr_edge.errors import MissingPartError  # noqa: E402
+from clcr_edge.model.student import parameter_count  # noqa: E402
 from clcr_edge.runtime.engine import Engine  # noqa: E402
 from clcr_edge.runtime.machine import cpu_name  # noqa: E402
 from clcr_edge.toml_io import loads  # noqa: E402
-from clcr_edge.train.checkpoint import CONFIG  # noqa: E402
+from clcr_edge.train.checkpoint import CONFIG, load_student  # noqa: E402
 from clcr_edge.train.evaluate import Material, event_stream, quiet_stream  # noqa: E402
 from clcr_edge.train.heard_words import listener_at_hand  # noqa: E402
 from clcr_edge.train.judge import StreamTeacher  # noqa: E402
@@ -49,6 +50,7 @@ from clcr_edge.train.metrics import IntArray, event_label  # noqa: E402
 from clcr_edge.train.operating_point import false_per_minute, labels, log_probs  # noqa: E402
 from clcr_edge.train.recognised import ears_of  # noqa: E402
 from clcr_edge.train.subject import open_subject  # noqa: E402
+from clcr_edge.train.teacher_checkpoint import load_teacher  # noqa: E402
 
 _HERE = Path(__file__).resolve().parent
 ALL = frozenset({"vision", "audio", "language"})
@@ -200,6 +202,7 @@ def cells(row: dict[str, Any]) -> str:
 
 def page(result: dict[str, Any]) -> str:
     """docs/distilled_student.md."""
+    sizes = result.get("parameters")
     text = (
         "# The shipped student, distilled\n\n"
         "The streaming student learns from labels; `clcr-edge distill TEACHER --data digits` teaches it besides, on the same\n"
@@ -209,7 +212,14 @@ def page(result: dict[str, Any]) -> str:
         "```sh\n" + "\n".join(line[4:] for line in (__doc__ or "").splitlines() if line.startswith("    ")) + "\n```\n\n"
         f"{result['machine']}. Events right, in per cent; the gain is paired by event, with its standard error. The teacher looks\n"
         "ahead in the stream, and was run with all three only. Words are simulated where a speaker was left out, else the\n"
-        "recogniser's.\n\n"
+        "recogniser's."
+        + (
+            f" The student has {sizes['student']:,} parameters, the teacher {sizes['teacher']:,}: {sizes['teacher'] / sizes['student']:.1f}\n"
+            "times as many, not the ten that the project wants of a student and its teacher."
+            if sizes
+            else ""
+        )
+        + "\n\n"
         "| left out | noise | what | events | from scratch | distilled | only distilled right | only scratch right | gain | teacher |\n"
         "|---|---|---|---|---|---|---|---|---|---|\n"
     )
@@ -268,6 +278,10 @@ def main(
                 }
             )
     result = {"machine": cpu_name(), "seed": seed, "pairs": found}
+    if teacher is not None:
+        result["parameters"] = {
+            "student": parameter_count(load_student(pairs[-1][1])[0]), "teacher": parameter_count(load_teacher(teacher)[0])
+        }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     text = page(result)

@@ -123,6 +123,9 @@ def test_a_killed_and_resumed_run_is_the_unbroken_one(root: Path, tmp_path: Path
     with pytest.raises(ClcrEdgeError, match="another seed, data or configuration"):
         train_set(NAME, root, tmp_path / "killed", 4, settings)
     assert "seed = 3" in (tmp_path / "killed" / "teacher.toml").read_text()
+    done = run("eval", tmp_path / "killed", "--data", NAME, "--root", root, "--json")
+    assert done.exit_code == 0, done.output
+    assert "has not ended" in done.stderr
     other = shutil.copytree(root, tmp_path / "other")
     (file,) = other.glob("text_*.csv")
     first, rest = file.read_text().split("\n", 1)

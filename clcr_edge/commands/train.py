@@ -194,6 +194,8 @@ def evaluate(
     if delay is not None and (data != "digits" or (model / TEACHER).is_file()):
         raise UsageError("--latency-ms and --capture-ms are for students on streams of digits; nothing else runs live")
     taken = frozenset(t.value for t in without or [])
+    if any(model.glob("*.resume.safetensors")):
+        typer.echo(f"clcr-edge: the training in {model} has not ended: these are the weights so far", err=True)
     if data in NAMES:
         for option, given in (
             ("--noise", noise is not Noise.clean),
