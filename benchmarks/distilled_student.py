@@ -204,7 +204,7 @@ def page(result: dict[str, Any]) -> str:
     """docs/distilled_student.md."""
     sizes = result.get("parameters")
     text = (
-        "# The shipped student, distilled\n\n"
+        "# The streaming student, distilled\n\n"
         "The streaming student learns from labels; `clcr-edge distill TEACHER --data digits` teaches it besides, on the same\n"
         "streams, tick by tick, from a teacher's logits, level summaries, level weights and participation. Here both have the full\n"
         "recipe and the same seed, and meet the same streams of images that neither has seen and of the voice that neither has\n"
@@ -212,7 +212,7 @@ def page(result: dict[str, Any]) -> str:
         "```sh\n" + "\n".join(line[4:] for line in (__doc__ or "").splitlines() if line.startswith("    ")) + "\n```\n\n"
         f"{result['machine']}. Events right, in per cent; the gain is paired by event, with its standard error. The teacher looks\n"
         "ahead in the stream, and was run with all three only. Words are simulated where a speaker was left out, else the\n"
-        "recogniser's."
+        "recogniser's. Where nobody was left out, the student from scratch is the one that ships."
         + (
             f" The student has {sizes['student']:,} parameters, the teacher {sizes['teacher']:,}: {sizes['teacher'] / sizes['student']:.1f}\n"
             "times as many, not the ten that the project wants of a student and its teacher."
