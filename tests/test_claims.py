@@ -205,6 +205,16 @@ def row_mean(page: str, row: str) -> Callable[[], float]:
     return mean
 
 
+def mosi_long(row: str) -> Callable[[], float]:
+    """The utterances right of a row of the longer budget, in percent: every one is tested once a seed."""
+
+    def mean() -> float:
+        runs = [r for r in result("mosi_utterance_long")["runs"] if r["row"] == row]
+        return float(100.0 * sum(r["accuracy"] * r["utterances"] for r in runs) / sum(r["utterances"] for r in runs))
+
+    return mean
+
+
 def distilling_costs() -> float:
     return row_mean("digits_rows", "student, from scratch")() - row_mean("digits_rows", "student, distilled")()
 
@@ -287,6 +297,13 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"single modality [\d.]+, no hierarchy ([\d.]+)", row_mean("digits_rows", "no-hierarchy")),
     ("README.md", r"ablations ([\d.]+) to [\d.]+, within the seeds", row_mean("digits_rows", "shuffled-levels")),
     ("README.md", r"ablations [\d.]+ to ([\d.]+), within the seeds", row_mean("digits_rows", "no-intercad")),
+    ("README.md", r"times the steps ([\d.]+), where a student", mosi_long("teacher")),
+    ("README.md", r"its size gets ([\d.]+) % from scratch", mosi_long("student, from scratch")),
+    ("README.md", r"% from scratch and ([\d.]+) distilled; but", mosi_long("student, distilled")),
+    ("docs/choices.md", r"steps it gets ([\d.]+) % where", mosi_long("student, from scratch")),
+    ("docs/choices.md", r"where the teacher gets ([\d.]+) \(aim: within", mosi_long("teacher")),
+    ("docs/choices.md", r"1 point\), distilled ([\d.]+), with", mosi_long("student, distilled")),
+    ("docs/choices.md", r"with the logits alone ([\d.]+) \(\[mosi", mosi_long("student, plain distillation")),
     ("README.md", r"at a higher rate, the teacher gets ([\d.]+) %", row_mean("digits_rows_long", "teacher")),
     ("README.md", r"93.9 %, late fusion ([\d.]+), and", row_mean("digits_rows_long", "late-fusion")),
     ("README.md", r"the parameters ([\d.]+) from scratch,", row_mean("digits_rows_long", "student, from scratch")),
