@@ -42,7 +42,9 @@ def draw_curves(metrics: Path, out: Path) -> None:
 
 
 def draw_panels(panels: list[tuple[str, Series]], out: Path, axis: str = "step") -> None:
-    """Write a picture of titled panels, each with lines by name: (x, y) pairs. axis: what x is."""
+    """Write a picture of titled panels, each with lines by name: (x, y) pairs. axis: what x is, the same in all of them."""
+    places = [x for _, chosen in panels for line in chosen.values() for x, _ in line]
+    span = min(places), max(places)
     height = _TOP + len(panels) * (_HEIGHT + _GAP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" '
@@ -50,7 +52,7 @@ def draw_panels(panels: list[tuple[str, Series]], out: Path, axis: str = "step")
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
     ]
     for place, (title, chosen) in enumerate(panels):
-        parts += _panel(title, chosen, axis, _TOP + place * (_HEIGHT + _GAP))
+        parts += _panel(title, chosen, axis, span, _TOP + place * (_HEIGHT + _GAP))
     scratch = out.with_name(f".{out.name}.{os.getpid()}")
     scratch.write_text("\n".join([*parts, "</svg>"]) + "\n", "utf-8")
     scratch.replace(out)
@@ -70,9 +72,9 @@ def _panels(series: Series) -> list[tuple[str, Series]]:
     ]
 
 
-def _panel(title: str, series: Series, axis: str, top: int) -> list[str]:
+def _panel(title: str, series: Series, axis: str, span: tuple[float, float], top: int) -> list[str]:
     points = [p for line in series.values() for p in line]
-    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    first, last = span
     low, high = min(y for _, y in points), max(y for _, y in points)
     if high - low < 1e-12:
         low, high = low - 0.5, high + 0.5
