@@ -43,7 +43,7 @@ def test_no_transformers_is_one_line_that_says_what_to_install(monkeypatch: pyte
 
 
 def test_a_folder_without_a_transformer_is_named(minilm: str, tmp_path) -> None:
-    with pytest.raises(MissingPartError, match="no transformer in that folder or hub name"):
+    with pytest.raises(MissingPartError, match="no transformer in that folder, or from the hub"):
         TextEncoder(ModalityConfig("text", pretrained=str(tmp_path)))
 
 
