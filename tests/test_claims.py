@@ -369,7 +369,7 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
             ("docs/choices.md", r"1 more\), [\d.]+ and ([\d.]+) in quiet", "clean", "all three", "scratch", False),
             ("docs/choices.md", r"sound alone ([\d.]+) less in both", "clean", "audio alone", "loss", False),
             ("docs/choices.md", r"sound alone ([\d.]+) less in both", "heavy", "audio alone", "loss", False),
-            ("docs/choices.md", r"it gets ([\d.]+) % under heavy noise, 5.5", "heavy", "all three", "distilled", True),
+            ("docs/choices.md", r"it gets ([\d.]+) % under heavy noise, 4.5", "heavy", "all three", "distilled", True),
             ("docs/choices.md", r"% under heavy noise, ([\d.]+) less", "heavy", "all three", "loss", True),
             ("docs/choices.md", r"less \(standard error ([\d.]+)\)\. A pair", "heavy", "all three", "standard_error", True),
             ("docs/choices.md", r"ships is ([\d.]+) points short in", "clean", "all three", "behind teacher", False),
