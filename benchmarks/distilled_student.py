@@ -240,6 +240,9 @@ def page(result: dict[str, Any]) -> str:
             "|---|---|---|---|---|---|---|---|\n"
         )
         text += "".join(f"| {row['noise']} | {row['what']} | {cells(row)} |\n" for row in equal["rows"])
+    uncounted = [pair["left_out"] or "nobody" for pair in result["pairs"] if "at_equal" not in pair]
+    if uncounted:
+        text += f"\nOf the pair with {' and '.join(uncounted)} left out false events were not counted: its gain at equal ones is not known.\n"
     return text
 
 
