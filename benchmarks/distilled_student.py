@@ -181,11 +181,17 @@ def check_pair(scratch: Path, distilled: Path) -> dict[str, Any]:
     }
 
 
+def earlier(path: Path) -> dict[str, Any]:
+    """A result that is there already; empty without."""
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found
+
+
 def kept(path: Path, new: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     """The pairs of an earlier result that are not measured again. Raises `typer.BadParameter` where its streams were others."""
-    if not path.is_file():
+    before = earlier(path)
+    if not before:
         return []
-    before = json.loads(path.read_text("utf-8"))
     if before["seed"] != seed:
         raise typer.BadParameter(f"--seed {seed}: {path} is of seed {before['seed']}; give that, or another --out")
     again = {(pair["seed"], pair["left_out"]) for pair in new}
@@ -281,7 +287,9 @@ def main(
                 }
             )
     result = {"machine": cpu_name(), "seed": seed, "pairs": found}
-    if teacher is not None:
+    if teacher is None:
+        result |= {k: v for k, v in earlier(out).items() if k == "parameters"}
+    else:
         result["parameters"] = {
             "student": parameter_count(load_student(pairs[-1][1])[0]), "teacher": parameter_count(load_teacher(teacher)[0])
         }  # fmt: skip

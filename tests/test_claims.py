@@ -297,6 +297,8 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"single modality [\d.]+, no hierarchy ([\d.]+)", row_mean("digits_rows", "no-hierarchy")),
     ("README.md", r"ablations ([\d.]+) to [\d.]+, within the seeds", row_mean("digits_rows", "shuffled-levels")),
     ("README.md", r"ablations [\d.]+ to ([\d.]+), within the seeds", row_mean("digits_rows", "no-intercad")),
+    ("docs/mosi_utterance.md", r"regression on it \(([\d.]+) %", lambda: 100 * at("mosi_leak", "accuracy_audio")()),
+    ("docs/mosi_utterance.md", r"which has ([\d.]+) % for vision", lambda: 100 * at("mosi_leak", "accuracy_vision")()),
     ("README.md", r"times the steps ([\d.]+), where a student", mosi_long("teacher")),
     ("README.md", r"its size gets ([\d.]+) % from scratch", mosi_long("student, from scratch")),
     ("README.md", r"% from scratch and ([\d.]+) distilled; but", mosi_long("student, distilled")),

@@ -27,6 +27,7 @@ from clcr_edge.model.student import Student
 from clcr_edge.runtime.assets import default_speech_model
 from clcr_edge.train.batches import LabelledTicks, StreamBatches, batches_from
 from clcr_edge.train.checkpoint import RESUME, load_student, save_student
+from clcr_edge.train.identity import of_settings, of_weights
 from clcr_edge.train.loop import Schedule, fit
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.operating_point import set_operating_point
@@ -107,7 +108,8 @@ def main(
     recipe = Recipe()
     material = digits_material(root, provenance.get("left_out") or None)
     out.mkdir(parents=True, exist_ok=True)
-    learn_heard_words(student, material, recipe, out, seed, listener)
+    identity = of_settings(PHASE, of_weights(student), material.identity(seed, recipe))
+    learn_heard_words(student, material, recipe, out, seed, listener, identity=identity)
     point = set_operating_point(student, material.held, recipe.quiet_minutes, ears_of(listener))
     heard = {"listener": listener.name, "steps": recipe.heard_steps, "lr": recipe.heard_lr}
     save_student(out, student.state_dict(), student.config, provenance | {"heard": heard, "operating_point": point.to_table()})

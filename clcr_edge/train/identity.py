@@ -45,7 +45,8 @@ def of_set(dataset: DataSet) -> str:
     if len(dataset) and dataset[0].clip is None:
         for index in range(len(dataset)):
             sample = dataset[index]
-            whole += [sample.features[modality].values for modality in sorted(sample.features, key=lambda m: m.key)]
+            for modality in sorted(sample.features, key=lambda m: m.key):
+                whole += [modality.key.encode(), sample.features[modality].values, sample.features[modality].mask]
             whole.append(json.dumps([sample.text, sample.texts]).encode())
     return _digest(whole)
 

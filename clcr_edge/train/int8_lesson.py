@@ -27,6 +27,7 @@ from clcr_edge.train.checkpoint import RESUME, WEIGHTS, load_student, resume_ste
 from clcr_edge.train.digits import Recipe, digits_material
 from clcr_edge.train.distil import level_weight_loss, logit_loss, participation_loss, summary_loss
 from clcr_edge.train.fake_quant import Int8Student
+from clcr_edge.train.identity import of_settings
 from clcr_edge.train.loop import METRICS, Schedule, fit
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.settings import DistilConfig
@@ -71,10 +72,10 @@ def distil_int8(
     torch.set_num_threads(recipe.threads)
     teacher, provenance = load_student(source)
     digest = hashlib.sha256((source / WEIGHTS).read_bytes()).hexdigest()
-    identity = f"{digest} {seed} {sorted(vars(recipe).items())}"
+    material = digits_material(root, provenance.get("left_out") or None)
+    identity = of_settings(digest, material.identity(seed, recipe), vars(config))
     if (unfinished := out / f"{_PHASE}.{RESUME}").is_file():
         resume_step(unfinished, identity)  # another run's is refused before the minutes of calibration
-    material = digits_material(root, provenance.get("left_out") or None)
     tick = teacher.config.tick
     found = calibrated(
         export_step(teacher), teacher.config, calibration or own_sets()[0], ["int8"], (), 0, False, lambda *_: None

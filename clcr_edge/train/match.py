@@ -27,6 +27,7 @@ from clcr_edge.train.batches import LabelledTicks
 from clcr_edge.train.checkpoint import RESUME
 from clcr_edge.train.digits import digits_material
 from clcr_edge.train.digits_teacher import WINDOW
+from clcr_edge.train.identity import of_settings
 from clcr_edge.train.loop import METRICS, Schedule, fit
 from clcr_edge.train.match_pool import PIECE, open_pool
 from clcr_edge.train.match_scores import TASK, MatchScorer, predict_match, read_streams
@@ -110,10 +111,11 @@ def train_match(
         told = {"val_tick_accuracy": scores.plain.tick_accuracy, "val_match_accuracy": scores.match_accuracy}
         return {k: round(v, 4) for k, v in told.items() if not np.isnan(v)}
 
+    identity = of_settings(variant, material.identity(seed, recipe))
     draw = partial(streams.batches, seed, min(recipe.streams, len(streams)), min(recipe.predict, total - total // 4))
     schedule = Schedule(recipe.steps, recipe.lr)
     every = min(100, recipe.steps)
-    average = fit(TASK, learner, schedule, draw, loss, out, seed, watch, every, identity=f"{variant} {recipe}")
+    average = fit(TASK, learner, schedule, draw, loss, out, seed, watch, every, identity=identity)
     # The frozen CNNs are in no average.
     save_weights(out / LAST, {k: average.get(f"network.{k}", v) for k, v in model.state_dict().items()})
     training = material.provenance(seed, recipe) | {"task": TASK, "front_ends": str(found)}
