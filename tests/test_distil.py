@@ -243,8 +243,8 @@ class TestOnStreams:
     @pytest.mark.slow
     def test_a_teacher_is_trained_and_teaches_the_student(self, shared_data: Path, tmp_path: Path) -> None:
         recipe = Recipe(
-            frame_steps=2, frames=8, easy=1, word_steps=2, words=3, steps=3, streams=2, seconds=3.0, predict=6, heard_steps=1,
-            quiet_minutes=1,
+            frame_steps=2, frames=8, easy=1, speech_steps=0, word_steps=2, words=3, steps=3, streams=2, seconds=3.0, predict=6,
+            heard_steps=1, quiet_minutes=1,
         )  # fmt: skip
         train_digits_teacher(shared_data, tmp_path / "t", 0, "1", recipe, SMALL)
         with pytest.raises(UsageError, match=r"--data mosi: .* was trained on"):

@@ -31,6 +31,9 @@ SMALL = Recipe(
     frame_steps=3,
     frames=16,
     easy=2,
+    speech_steps=2,
+    speech=150,
+    pieces=3,
     word_steps=2,
     words=3,
     steps=4,
@@ -53,7 +56,7 @@ def test_a_short_training_writes_a_checkpoint_that_knows_what_it_saw(shared_data
     assert "george" not in Seen.load(tmp_path / FILE).speakers
     assert all(torch.isfinite(p).all() for p in student.parameters())
     phases = [json.loads(line)["phase"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert phases == ["frames", "words", "streams", "heard"]
+    assert phases == ["frames", "speech", "words", "streams", "heard"]
     assert provenance["words"] == "simulated; at the end those of vosk-tiny"
     assert not list(tmp_path.glob("*resume*"))
 

@@ -48,22 +48,21 @@ TAKES_OF_AN_ACCENT = 300
 class Recipe:
     """All that decides a model besides the data: sizes, passes, seed."""
 
-    synthetic: int = 22_000
-    epochs: int = 10
-    width: int = 256
+    synthetic: int = 120_000
+    epochs: int = 6
+    width: int = 416
     flite: int = 700
     """Utterances of each of Flite's training voices in stage 2 (0: do without)."""
-    accents: int = 0
-    """Composed utterances of each foreign voice (`accents`) in stage 2. The model that ships was made without."""
+    accents: int = 500
+    """Composed utterances of each foreign voice (`accents`) in stage 2 (0: do without)."""
     human: int = 800
     """Composed utterances of each person in stage 2."""
-    stage2_synthetic: int = 22_000
+    stage2_synthetic: int = 30_000
     stage2_epochs: int = 2
     stage2_rate: float = 2e-3
     prior_power: float = 0.7
-    drawn: float = 0.0
-    """Share of the synthetic utterances in voices drawn at random (`drawn_voices`), not in espeak-ng's own. The model that
-    ships was made without."""
+    drawn: float = 0.7
+    """Share of the synthetic utterances in voices drawn at random (`drawn_voices`), not in espeak-ng's own."""
     seed: int = 1
 
     def __post_init__(self) -> None:

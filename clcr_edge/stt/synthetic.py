@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,12 +24,14 @@ from clcr_edge.stt.vocabulary import (
     pseudo_word,
 )
 
+Features = Callable[[FloatArray], FloatArray]
 _SHARD = 500  # utterances rendered by one process: espeak-ng keeps state, so a fixed shard is what makes a run repeatable
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """An utterance: log-mel float16 `[T, 40]`, and its phonemes (phone, word number, start_s, end_s). Noise has no words."""
+    """An utterance: features float16 `[T, 40]`, 10 ms apart, and its phonemes (phone, word number, start_s, end_s). Noise has
+    no words."""
 
     words: tuple[str, ...]
     phones: tuple[tuple[str, int, float, float], ...]
@@ -98,14 +100,14 @@ def _noise_alone(rng: np.random.Generator) -> FloatArray:
     return augment.level(sound, float(rng.uniform(-45, -3)))
 
 
-def _shard(arguments: tuple[int, int, int, float, float]) -> list[Spoken]:
-    seed, first, count, noise_share, drawn = arguments
+def _shard(arguments: tuple[int, int, int, float, float, Features]) -> list[Spoken]:
+    seed, first, count, noise_share, drawn, features = arguments
     result: list[Spoken] = []
     recent: list[FloatArray] = []
     for index in range(first, first + count):
         rng = np.random.default_rng([seed, index])
         if rng.random() < noise_share:
-            result.append(Spoken((), (), log_mel(_noise_alone(rng)).astype(np.float16)))
+            result.append(Spoken((), (), features(_noise_alone(rng)).astype(np.float16)))
             continue
         while True:
             voice = training_voice(rng, drawn)
@@ -117,16 +119,16 @@ def _shard(arguments: tuple[int, int, int, float, float]) -> list[Spoken]:
             except UsageError:
                 continue  # espeak-ng merged two words: draw again
         recent = [*recent[-20:], samples]
-        features = log_mel(augment.distort(samples, recent, rng))
-        result.append(Spoken(words, phones, features.astype(np.float16)))
+        result.append(Spoken(words, phones, features(augment.distort(samples, recent, rng)).astype(np.float16)))
     return result
 
 
 def render(
-    count: int, seed: int, workers: int = 1, noise_share: float = 0.06, drawn: float = 0.0
+    count: int, seed: int, workers: int = 1, noise_share: float = 0.06, drawn: float = 0.0, features: Features = log_mel
 ) -> list[Spoken]:
-    """`count` utterances; the same for every number of workers. drawn: share of them in a voice drawn for the utterance."""
-    jobs = [(seed, first, min(_SHARD, count - first), noise_share, drawn) for first in range(0, count, _SHARD)]
+    """`count` utterances; the same for every number of workers. drawn: share of them in a voice drawn for the utterance;
+    features: of samples at 16 kHz."""
+    jobs = [(seed, first, min(_SHARD, count - first), noise_share, drawn, features) for first in range(0, count, _SHARD)]
     context = multiprocessing.get_context("spawn")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with context.Pool(workers, maxtasksperchild=1) as pool:

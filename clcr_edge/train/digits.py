@@ -1,8 +1,9 @@
 """Trains the default task: digits, seen, heard and said.
 
 First the frame CNN alone, on unrelated frames: a stream shows one digit in forty frames running, which is thin food for a CNN.
-Then audio alone, on single words, through the student's own head: beside two easier modalities it learned nothing (audio alone
-named no event at all after 1,000 steps). Then everything, on streams with random disturbances and drop-outs: cross-entropy per
+Then audio alone, through the student's own head: beside two easier modalities it learned nothing (audio alone named no event at
+all after 1,000 steps). First on synthetic speech, phoneme by phoneme (`clcr_edge.train.speech_lesson`), then on single words of
+people. Then everything, on streams with random disturbances and drop-outs: cross-entropy per
 tick, CLCR's regularisers, and two small auxiliary heads (what digit does this frame show; which was just said) that are thrown
 away afterwards. They give the front ends a direct signal, so that neither modality waits for the other to solve the task. Then
 the words are those of the real recogniser (`clcr_edge.train.heard_words`), and at the end validation decides how sure the
@@ -12,6 +13,7 @@ network must be before it speaks.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from clcr_edge.errors import UsageError
 from clcr_edge.model.losses import student_losses
 from clcr_edge.model.student import Student, StudentOutput, parameter_count
 from clcr_edge.packets import Modality
+from clcr_edge.stt.net import IGNORED
 from clcr_edge.train import curves
 from clcr_edge.train.batches import FrameBatches, LabelledTicks, StreamBatches, WordBatches, batches_from, collate, sound_alone
 from clcr_edge.train.checkpoint import RESUME, save_student
@@ -40,15 +43,18 @@ from clcr_edge.train.loop import METRICS, Schedule, fit
 from clcr_edge.train.memory import keep_memory
 from clcr_edge.train.operating_point import set_operating_point
 from clcr_edge.train.recognised import ears_of
+from clcr_edge.train.speech_lesson import UNITS, speech_batches
 from clcr_edge.train.stream_lesson import StreamLesson
 
 NAME = "digits"
+_BEGUN = 10  # ticks into a piece of speech: what was said before it nobody can know
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """frame_steps batches of `frames` frames for the CNN, the first `easy` of them easier; word_steps batches of `words` single
-    words for audio, `word_predict` random ticks of each predicted; then steps batches of `streams` streams of `seconds` each,
+    """frame_steps batches of `frames` frames for the CNN, the first `easy` of them easier; speech_steps batches of `pieces`
+    pieces of `speech` synthetic utterances, then word_steps batches of `words` single words for audio, `word_predict` random
+    ticks of each predicted; then steps batches of `streams` streams of `seconds` each,
     of which `predict` random ticks are predicted and `frame_share` of the frames still teach the CNN; then heard_steps such
     batches with a real recogniser's words, where one is at hand. quiet_minutes: of validation without digits, on which the
     operating point is set."""
@@ -57,6 +63,9 @@ class Recipe:
     frames: int = 320
     frame_lr: float = 4e-3
     easy: int = 1_200
+    speech_steps: int = 1_000
+    speech: int = 30_000
+    pieces: int = 96
     word_steps: int = 700
     words: int = 96
     word_predict: int = 4
@@ -198,6 +207,7 @@ def train_digits(
     out.mkdir(parents=True, exist_ok=True)
     frames = FrameBatches(material.every, seed, recipe.frames, recipe.easy)
     train_frames(model.student.frame_encoder, model.shown, frames, recipe, out, seed, identity)
+    train_speech(model, recipe, out, seed, identity)
     train_words(model, material.every, recipe, out, seed, identity)
     batches = StreamBatches(material.every, config.tick, seed, recipe.streams, recipe.seconds, recipe.predict)
     watched = material.watched()
@@ -280,21 +290,51 @@ def can_halve() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def _audio_alone(
+    model: WithAuxiliary, heard: Tensor, said: Tensor, predict: int, first: int = 0
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Audio's levels, and its losses on recordings `[B, T, F, n_mels]` where `said` `[B, T]` was just said: of the auxiliary
+    heads, and of the student's own at `predict` random ticks of each, from tick `first` on."""
+    student = model.student
+    sound = sound_alone(heard, student.config.tick)
+    features = student.encode(sound)
+    levels = features.levels[Modality.AUDIO]
+    voice = model.voice_loss(levels, sound.audio, said)
+    ticks = torch.randint(first, said.shape[1], (len(said), predict)).sort(dim=1).values
+    logits = student.fuse(student.windows(sound, features, ticks)).aggregated.logits
+    due = said.gather(1, ticks).flatten()
+    task = F.cross_entropy(logits, due)
+    right = (logits.argmax(-1) == due)[due != NONE].float().mean()
+    return levels, {"total": task + voice, "task": task, "voice": voice, "spoken_accuracy": right}
+
+
+def train_speech(model: WithAuxiliary, recipe: Recipe, out: Path, seed: int, identity: str = "") -> None:
+    """Audio on synthetic speech: units from its shallow level, digits from the others; the averaged weights are put into the
+    model. The head that names units is thrown away."""
+    if not recipe.speech_steps:
+        return
+    taught = nn.ModuleDict({"model": model, "units": nn.Linear(model.student.config.model.width, UNITS)})
+
+    def loss(batch: tuple[Tensor, Tensor, Tensor], step: int) -> dict[str, Tensor]:
+        heard, units, said = batch
+        levels, found = _audio_alone(model, heard, said, recipe.word_predict, first=_BEGUN)
+        names = taught["units"](levels[0])
+        unit = F.cross_entropy(names.flatten(0, 1), units.flatten(), ignore_index=IGNORED)
+        right = (names.argmax(-1) == units).float().mean()
+        return found | {"total": found["total"] + unit, "unit": unit, "unit_accuracy": right}
+
+    tick = model.student.config.tick
+    batches = partial(speech_batches, tick, recipe.speech, seed, recipe.pieces, os.cpu_count() or 1)
+    schedule = Schedule(recipe.speech_steps, recipe.word_lr)
+    taught.load_state_dict(fit("speech", taught, schedule, batches, loss, out, seed, identity=identity))
+
+
 def train_words(model: WithAuxiliary, material: DigitBank, recipe: Recipe, out: Path, seed: int, identity: str = "") -> None:
     """Audio on single words, through its auxiliary heads and the student's own; the averaged weights are put into the model."""
-    student = model.student
 
     def loss(batch: tuple[Tensor, Tensor], step: int) -> dict[str, Tensor]:
-        sound = sound_alone(batch[0], student.config.tick)
-        features = student.encode(sound)
-        voice = model.voice_loss(features.levels[Modality.AUDIO], sound.audio, batch[1])
-        ticks = torch.randint(batch[1].shape[1], (len(batch[1]), recipe.word_predict)).sort(dim=1).values
-        logits = student.fuse(student.windows(sound, features, ticks)).aggregated.logits
-        due = batch[1].gather(1, ticks).flatten()
-        task = F.cross_entropy(logits, due)
-        right = (logits.argmax(-1) == due)[due != NONE].float().mean()
-        return {"total": task + voice, "task": task, "voice": voice, "spoken_accuracy": right}
+        return _audio_alone(model, *batch, recipe.word_predict)[1]
 
-    batches = WordBatches(material, student.config.tick, seed, recipe.words)
+    batches = WordBatches(material, model.student.config.tick, seed, recipe.words)
     schedule = Schedule(recipe.word_steps, recipe.word_lr)
     model.load_state_dict(fit("words", model, schedule, partial(batches_from, batches), loss, out, seed, identity=identity))
