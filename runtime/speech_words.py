@@ -7,8 +7,8 @@ from typing import NamedTuple
 from clcr_edge.packets import Word
 
 UNKNOWN = frozenset({"[unk]", "<unk>", "[noise]", "<eps>"})
-# Vosk's partial results know where a word began at once (7 ms, median), but let its end grow in steps for half a second after
-# it. Once the end lies this far back, 97 % of ends are right to within 60 ms (benchmarks/word_latency.py).
+# Vosk's partial results know where a word began at once (8 ms, median), but let its end grow in steps for half a second after
+# it. Once the end lies this far back, 96 % of ends are right to within 60 ms (benchmarks/word_latency.py).
 SETTLED_S = 0.6
 # Two results tell one word's time a little differently; the same text further off than this is another word.
 _SAME_S = 0.3

@@ -2,10 +2,10 @@
 
     python -m clcr_edge.stt.build --root ../shared/data --out DIR
 
-Needs espeak-ng (apt), torch (`clcr-edge[train]`), and to listen, vosk (`clcr-edge[audio]`); Flite (apt) is used where it is
-installed. The files, from sound to model:
+Needs espeak-ng (apt), torch (`clcr-edge[train]`), and to listen, vosk (`clcr-edge[audio]`); Flite, Festival and SVOX Pico (apt)
+are used where they are installed. The files, from sound to model:
 
-    vocabulary   words, other words, voices            synth, flite   voices
+    vocabulary   words, other words, voices            synth, flite, accents, drawn_voices   who speaks
     synthetic    utterances and noise                  augment        room, channel, noise, level
     takes        people's digits, cut and joined       align          where their phonemes are
     mel, units   what the network sees and tells apart corpus, net    targets and training
