@@ -374,7 +374,7 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
             ("docs/choices.md", r"it gets ([\d.]+) % under heavy noise, 4.5", "heavy", "all three", "distilled", True),
             ("docs/choices.md", r"% under heavy noise, ([\d.]+) less", "heavy", "all three", "loss", True),
             ("docs/choices.md", r"less \(standard error ([\d.]+)\)\. A pair", "heavy", "all three", "standard_error", True),
-            ("docs/choices.md", r"ships is ([\d.]+) points short in", "clean", "all three", "behind teacher", False),
+            ("docs/choices.md", r"from scratch is ([\d.]+) points short in", "clean", "all three", "behind teacher", False),
             (
                 "docs/choices.md",
                 r"in quiet and ([\d.]+) under heavy noise \(aim: 1\)",

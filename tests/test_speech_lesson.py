@@ -11,7 +11,7 @@ import pytest
 
 from clcr_edge.config import TickConfig
 from clcr_edge.data.bank import NONE
-from clcr_edge.stt.synthetic import Spoken
+from clcr_edge.stt.synthetic import Spoken, render
 from clcr_edge.stt.units import SILENCE, Units
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'clcr-edge[train]')")
@@ -59,7 +59,8 @@ def speech() -> Speech:
 @needs_espeak
 def test_speech_is_the_same_for_a_seed_and_labelled_in_time(speech: Speech) -> None:
     again = make_speech(CONFIG, _UTTERANCES, seed=3, workers=2)
-    assert all(np.array_equal(a, b) for a, b in zip(speech, again, strict=True))
+    for name in Speech._fields:
+        assert np.array_equal(getattr(again, name), getattr(speech, name)), name
     assert len(speech.fbank) == len(speech.units) == len(speech.said)
     assert -3.0 < float(speech.fbank.astype(np.float32).mean()) < 3.0, "as the student reads it"
     assert set(np.unique(speech.said)) == set(range(11))
@@ -68,6 +69,13 @@ def test_speech_is_the_same_for_a_seed_and_labelled_in_time(speech: Speech) -> N
     loud = speech.fbank.astype(np.float32).mean(axis=1)
     gain = {shift: loud[~np.roll(silent, shift)].mean() - loud[np.roll(silent, shift)].mean() for shift in range(-30, 31, 5)}
     assert max(gain, key=gain.__getitem__) in (0, 5), gain
+
+
+@needs_espeak
+def test_rendering_leaves_no_folder_of_voices_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert len(render(12, 1, workers=2, drawn=1.0)) == 12
+    assert not list(tmp_path.iterdir())
 
 
 @needs_espeak

@@ -132,4 +132,7 @@ def render(
     context = multiprocessing.get_context("spawn")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with context.Pool(workers, maxtasksperchild=1) as pool:
-        return [spoken for shard in pool.imap(_shard, jobs) for spoken in shard]
+        spoken = [utterance for shard in pool.imap(_shard, jobs) for utterance in shard]
+        pool.close()  # a worker that is terminated leaves its folder of voices behind
+        pool.join()
+    return spoken

@@ -34,6 +34,7 @@ from clcr_edge.model.losses import student_losses
 from clcr_edge.model.student import Student, StudentOutput, parameter_count
 from clcr_edge.packets import Modality
 from clcr_edge.stt.net import IGNORED
+from clcr_edge.stt.synth import synthesiser
 from clcr_edge.train import curves
 from clcr_edge.train.batches import FrameBatches, LabelledTicks, StreamBatches, WordBatches, batches_from, collate, sound_alone
 from clcr_edge.train.checkpoint import RESUME, save_student
@@ -190,12 +191,15 @@ def train_digits(
     """Train, resume where a killed run stopped, and write the checkpoint to `out`. Returns a summary.
 
     leave_out: a speaker whose voice training never hears, by name or by place in the sorted names ("0", "1", ...). lesson: a
-    teacher to learn from on the streams; the front ends' own phases come first, as without one.
+    teacher to learn from on the streams; the front ends' own phases come first, as without one. Raises `MissingPartError` where
+    espeak-ng is not installed.
     """
     recipe = recipe or Recipe()
     keep_memory()
     material = digits_material(root, leave_out)
     leave_out = material.left_out
+    if recipe.speech_steps:
+        synthesiser()  # a missing espeak-ng is told now, not after the frames' phase
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(seed)
     config = student_config()
