@@ -23,6 +23,8 @@ import av
 import numpy as np
 
 from clcr_edge.errors import MissingPartError, UsageError
+from clcr_edge.packets import Word
+from clcr_edge.runtime.speech_words import is_told
 from clcr_edge.stt import augment, flite
 from clcr_edge.stt.arrays import FloatArray
 from clcr_edge.stt.mel import RATE_HZ
@@ -174,6 +176,21 @@ def _ten_seconds(make: Callable[[int, np.random.Generator], FloatArray], kind: i
     return result
 
 
+def noise_onsets(recogniser: Recogniser, count: int) -> dict[str, Any]:
+    """Noise that sets in after a second of silence and lasts for two, at an RMS of 0.09: the words of `count` of them by the
+    slope of the noise (power ~ 1 / f^slope), and how many of these words a run is told (`is_told`)."""
+    out: dict[str, Any] = {}
+    for slope in (0.0, 0.5, 1.0, 2.0):
+        heard: list[Heard] = []
+        for index in range(count):
+            rng = np.random.default_rng([_SEED, 13, index])
+            noise = 0.09 * augment.coloured_noise(2 * RATE_HZ, rng, slope)
+            heard += recogniser.listen(np.pad(np.clip(noise, -1.0, 1.0), RATE_HZ))
+        told = sum(is_told(Word(w.text, w.start_s, w.end_s, w.confidence)) for w in heard)
+        out[f"slope {slope:g}"] = {"onsets": count, "words": sum(w.text != UNKNOWN for w in heard), "told": told}
+    return out
+
+
 def read_audio(path: Path) -> FloatArray:
     """Any audio file as float32 mono at 16 kHz, with half a second of silence after it."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
@@ -217,6 +234,7 @@ def measure(model: Path, root: Path | None, held_out: Path | None, count: int, p
         "other_words_espeak": false_words(recogniser, lambda: [augment.level(s, -9.0) for _, s, _, _ in strangers]),
         "other_words_flite_awb": false_words(recogniser, lambda: [augment.level(s, -9.0) for s in other]) if other else {},
     }
+    report["noise_onsets"] = noise_onsets(recogniser, 20)
     report["processor_seconds_per_second"] = speed(recogniser, [samples for _, samples, _, _ in utterances[:40]])
     if root:
         report["open_speech"] = open_speech(recogniser, root)
@@ -247,6 +265,8 @@ def table(report: dict[str, Any]) -> str:
                 f"{entry['digits_per_minute']} digits per minute; "
                 f"{entry['digits_per_minute_with_digits_grammar_and_unk']} with the grammar of digits and [unk]"
             )
+    for name, entry in report["noise_onsets"].items():
+        lines.append(f"noise sets in, {name}: {entry['words']} words in {entry['onsets']} onsets, {entry['told']} told")
     lines += [f"{name}: {said or '(nothing)'}" for name, said in report.get("open_speech", {}).items()]
     return "\n".join(lines)
 

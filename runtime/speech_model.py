@@ -18,15 +18,30 @@ _GRAPHS = (("graph/HCLG.fst",), ("graph/HCLr.fst", "graph/Gr.fst"), ("HCLG.fst",
 _BOUNDARIES = ("graph/phones/word_boundary.int", "word_boundary.int")
 _TRY_S = 120.0
 
-# Runs in a process of its own, because a bad model ends it by abort() and nothing in Python can catch that.
+# Runs in a process of its own, because a bad model ends it by abort() and nothing in Python can catch that. Silence alone would
+# walk a few states of the graph; bursts of noise, buzz and glides at several levels walk more.
 _TRIAL = """
+import math
+import random
+import struct
 import sys
 import vosk
 vosk.SetLogLevel(-1)
 recogniser = vosk.KaldiRecognizer(vosk.Model(sys.argv[1]), 16000.0)
 recogniser.SetWords(True)
-for _ in range(10):
-    recogniser.AcceptWaveform(bytes(3200))
+recogniser.SetPartialWords(True)
+random.seed(1)
+print("loaded", flush=True)
+for block in range(60):
+    kind, level = block // 3 % 4, 300.0 * 3 ** (block % 4)
+    pitch = 90.0 + 5.0 * block
+    samples = []
+    for n in range(1600):
+        phase = n * pitch / 16000.0
+        buzz = 2.0 * (phase % 1.0) - 1.0
+        glide = math.sin(2.0 * math.pi * n * (300.0 + n) / 16000.0)
+        samples.append(int(level * (0.0, random.uniform(-1.0, 1.0), buzz, 0.6 * buzz + 0.4 * glide)[kind]))
+    recogniser.AcceptWaveform(struct.pack("<1600h", *samples))
     recogniser.PartialResult()
 recogniser.FinalResult()
 """
@@ -35,7 +50,8 @@ recogniser.FinalResult()
 def check_speech_model(model_dir: Path, *, trial: bool = True) -> None:
     """Raise `SpeechModelError` with what is wrong if `model_dir` is no usable Vosk model.
 
-    trial: load it once in a process of its own and let it hear a second of silence. Without, only the files are looked at.
+    trial: load it once in a process of its own and let it hear six seconds of silence, noise and buzz. Without, only the files
+    are looked at. A file that is damaged where that does not lead is not found.
     """
     if not model_dir.exists():
         raise SpeechModelError(f"{model_dir}: no such speech model; give a Vosk model's directory, or --no-stt")
@@ -66,19 +82,21 @@ def _try(model_dir: Path) -> None:
         done = subprocess.run(
             [*child_python(_TRIAL), str(model_dir)],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=_TRY_S,
             check=False,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-    except subprocess.TimeoutExpired:
-        raise SpeechModelError(f"{model_dir}: did not load within {_TRY_S:.0f} s; use a smaller model") from None
+    except subprocess.TimeoutExpired as error:
+        what = "was not through six seconds of sound" if error.stdout else "did not load"
+        raise SpeechModelError(f"{model_dir}: {what} within {_TRY_S:.0f} s; use a smaller model, or copy it again") from None
     if done.returncode == 0:
         return
     lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     if any("No module named 'vosk'" in line for line in lines):
         raise MissingPartError("speech: the vosk package is not installed; pip install 'clcr-edge[audio]', or give --no-stt")
-    # Kaldi says ERROR or ASSERTION_FAILED; a Python exception comes last.
-    marked = [line for line in lines if "ERROR" in line or "ASSERTION_FAILED" in line] or lines or ["no message"]
-    raise SpeechModelError(f"{model_dir}: Vosk cannot load it ({marked[0].strip()[:160]}); copy or download it again")
+    # Kaldi says ERROR or ASSERTION_FAILED; a Python exception comes last; a fault of memory says nothing.
+    silent = [f"it ended by signal {-done.returncode}" if done.returncode < 0 else "no message"]
+    marked = [line for line in lines if "ERROR" in line or "ASSERTION_FAILED" in line] or lines[-1:] or silent
+    what = "Vosk cannot load it" if not done.stdout else "Vosk loads it and falls over it"
+    raise SpeechModelError(f"{model_dir}: {what} ({marked[0].strip()[:160]}); copy or download it again")

@@ -1,4 +1,5 @@
-"""When a word of a growing hypothesis may be passed on: once, when it is over and has stood still, never `[unk]`."""
+"""When a word of a growing hypothesis may be passed on: once, when it is over, has stood still and is likely right, never
+`[unk]`."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from typing import NamedTuple
 
 from clcr_edge.packets import Word
 
-UNKNOWN = frozenset({"[unk]", "<unk>", "[noise]", "<eps>"})
+# A word to which the recogniser itself gives less than even odds is not told: noise that sets in, a word that it does not know.
+LEAST_CONFIDENCE = 0.5
 # Vosk's partial results know where a word began at once (8 ms, median), but let its end grow in steps for half a second after
 # it. Once the end lies this far back, 96 % of ends are right to within 60 ms (benchmarks/word_latency.py).
 SETTLED_S = 0.6
@@ -16,6 +18,11 @@ _SAME_S = 0.3
 
 # Half of Vosk's frame: more than its averaged times tremble, less than a word grows by.
 _STILL_S = 0.015
+
+
+def is_told(word: Word) -> bool:
+    """Whether it is a word at all, not `[unk]`, `<UNK>` or `[laughter]`, and likelier right than wrong."""
+    return not word.text.startswith(("[", "<")) and word.confidence >= LEAST_CONFIDENCE
 
 
 class _Token(NamedTuple):
@@ -48,7 +55,7 @@ class WordGate:
 
     def partial(self, hypothesis: list[Word], now_s: float) -> list[Word]:
         """A hypothesis with its times, `[unk]` and all, as of `now_s` of the audio; gives the words that are now sure."""
-        known = [w for w in hypothesis if w.text not in UNKNOWN]
+        known = [w for w in hypothesis if is_told(w)]
         seen, self._seen = self._seen, []
         same = True
         for k, word in enumerate(known):
@@ -67,7 +74,7 @@ class WordGate:
 
     def final(self, words: list[Word]) -> list[Word]:
         """The settled result; gives those of its words that have not been passed on. Ends the utterance."""
-        out = self._not_passed([w for w in words if w.text not in UNKNOWN])
+        out = self._not_passed([w for w in words if is_told(w)])
         self.reset()
         return out
 

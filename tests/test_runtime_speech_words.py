@@ -30,6 +30,20 @@ def test_a_word_that_another_follows_is_over() -> None:
     assert gate.partial(said("seven", "[unk]"), 0.6) == said("seven")
 
 
+def test_a_word_with_less_than_even_odds_is_not_told() -> None:
+    gate = WordGate(stable=2)
+    doubted, sure = (Word("nine", 0.0, 0.4, confidence) for confidence in (0.49, 0.5))
+    assert gate.partial([doubted], 2.0) == gate.partial([doubted], 2.1) == []
+    assert gate.partial([sure], 2.2) == []
+    assert gate.partial([sure], 2.3) == [sure], "once it has stood as a word"
+    assert gate.final([sure]) == gate.final([doubted]) == []
+
+
+def test_what_other_models_say_for_no_word_is_none() -> None:
+    gate = WordGate(stable=1)
+    assert gate.final([Word(text, 0.0, 0.4, 1.0) for text in ("<UNK>", "<unk>", "[laughter]", "[noise]", "<eps>")]) == []
+
+
 def test_a_changing_word_waits() -> None:
     gate = WordGate(stable=2)
     for k, guess in enumerate(("to", "two", "do", "two")):

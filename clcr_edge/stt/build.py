@@ -66,12 +66,12 @@ class Recipe:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.drawn <= 1:
+            raise UsageError(f"drawn {self.drawn}: a share; give 0 to 1")
         for name, value in asdict(self).items():
             least = 0 if name in ("flite", "accents", "human", "stage2_synthetic", "prior_power", "drawn", "seed") else 1e-9
             if not least <= value < math.inf:
                 raise UsageError(f"{name} {value}: give a number {'from 0 on' if least == 0 else 'above 0'}")
-        if self.drawn > 1:
-            raise UsageError(f"drawn {self.drawn}: a share; give 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,22 @@ def build(
     write_model(out, Phones(units), layers, TAPS, prior**recipe.prior_power, Penalties())
 
 
+_HELP = {
+    "synthetic": "utterances by espeak-ng",
+    "epochs": "passes of stage 1, over synthetic speech",
+    "width": "of the network; about 430 fill 5 MB",
+    "flite": "utterances of each of Flite's voices",
+    "accents": "utterances of each foreign voice",
+    "human": "utterances of each person",
+    "stage2_synthetic": "synthetic utterances that stage 2 goes on with",
+    "stage2_epochs": "passes of stage 2, over everything",
+    "stage2_rate": "peak learning rate of stage 2",
+    "prior_power": "how far outputs are divided by how common they are",
+    "drawn": "share of the synthetic utterances in voices drawn at random, 0 to 1",
+    "seed": "of everything",
+}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m clcr_edge.stt.build", description=__doc__.split("\n")[0])
@@ -206,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that render speech")
     parser.add_argument("--threads", type=int, default=1, help="threads that train")
     for name, value in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{_HELP[name]} ({value})")
     given = parser.parse_args(arguments)
     for name in ("workers", "threads"):
         if getattr(given, name) < 1:
