@@ -268,6 +268,7 @@ def says_for_nothing(student: str, *equal: str) -> Callable[[], float]:
 
 
 SYNTHETIC = ("stt_accuracy", "synthetic")
+FALSE = ("stt_accuracy", "false")
 PEOPLE = ("stt_accuracy", "people_digits_left_one_out", "all")
 # What a document says, as a pattern with the number in a group, and where the number comes from. The words around a number
 # may change: then its line here does too.
@@ -392,8 +393,8 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"one core serves (\d+) streams", at("runtime_figures", "streams", "every_deadline_met_with")),
     ("README.md", r"a word in (\d+) of 20 cases", at("stt_accuracy", "noise_onsets", "slope 0", "words")),
     ("README.md", r"of which (\d+) are passed on", at("stt_accuracy", "noise_onsets", "slope 0", "told")),
-    ("README.md", r"hears ([\d.]+) false words a", at("stt_accuracy", "false", "other_words_espeak", "words_per_minute")),
-    ("README.md", r"voices and ([\d.]+) in a Scottish", at("stt_accuracy", "false", "other_words_flite_awb", "words_per_minute")),
+    ("README.md", r"hears ([\d.]+) false words a", at(*FALSE, "other_words_espeak", "words_per_minute")),
+    ("README.md", r"voices and ([\d.]+) in a Scottish", at(*FALSE, "other_words_flite_awb", "words_per_minute")),
     ("README.md", r"session ([\d.]+) s after its end", lambda: at("word_latency", "latency", "p50_ms")() / 1e3),
     ("README.md", r"p90 ([\d.]+) s\), with its start", lambda: at("word_latency", "latency", "p90_ms")() / 1e3),
     ("README.md", r"its end in (\d+) %", lambda: 100 * at("word_latency", "end_error", "within_60_ms")()),
