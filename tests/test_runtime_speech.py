@@ -106,7 +106,7 @@ def test_a_hole_ends_the_utterance_and_times_go_on_after_it(model: Path, speech:
 
 @pytest.mark.live
 def test_noise_that_sets_in_is_hardly_ever_told_as_a_word(model: Path) -> None:
-    """The shipped network takes the onset of white noise for a word, to which it gives some 0.3."""
+    """The shipped network takes the onset of white noise for a word, mostly one of less than even odds."""
     recogniser = Recogniser(model, check=False)
     told = 0
     for seed in range(12):

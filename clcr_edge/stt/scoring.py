@@ -62,7 +62,7 @@ def _parse(result: str) -> list[Heard]:
 
 
 def known(heard: Sequence[Heard]) -> tuple[str, ...]:
-    """The words without `[unk]`: what the network would be told."""
+    """The words without `[unk]`, however sure the recogniser is of them; a session is told fewer (`is_told`)."""
     return tuple(word.text for word in heard if word.text != UNKNOWN)
 
 
