@@ -17,7 +17,7 @@ from clcr_edge.runtime.assets import default_speech_model
 from clcr_edge.runtime.health import SourceHealth
 from clcr_edge.runtime.machine import ProcessUse
 from clcr_edge.runtime.source_state import SourceState
-from clcr_edge.runtime.speech_model import check_speech_model, knows_word_boundaries
+from clcr_edge.runtime.speech_model import check_speech_model, knows_word_boundaries, late_ends_s
 from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.speech_words import WordGate
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
@@ -56,6 +56,7 @@ class Recogniser:
         vosk.SetLogLevel(-1)
         self._model_dir = model_dir
         check_speech_model(Path(model_dir), trial=check)
+        self._late_s = late_ends_s(Path(model_dir))
         try:
             self._model = vosk.Model(str(model_dir))
         except Exception as e:  # vosk raises plain Exception
@@ -81,7 +82,7 @@ class Recogniser:
         """Another recogniser on the same loaded model, at the beginning of a stream."""
         other = object.__new__(Recogniser)
         other._vosk, other._model, other._stable = self._vosk, self._model, self._stable
-        other._model_dir = self._model_dir
+        other._model_dir, other._late_s = self._model_dir, self._late_s
         other._gate = WordGate(self._stable)
         other.reset()
         return other
@@ -150,10 +151,11 @@ class Recogniser:
             raise SpeechModelError(
                 f"{self._model_dir}: its graph has words that its words.txt does not name; copy or download it again"
             )
-        return [
-            Word(w["word"], origin_s + w["start"], origin_s + w["end"], min(max(float(w.get("conf", 1.0)), 0.0), 1.0))
-            for w in told
-        ]
+        words = []
+        for w in told:
+            end = max(w["end"] - self._late_s, w["start"])
+            words.append(Word(w["word"], origin_s + w["start"], origin_s + end, min(max(float(w.get("conf", 1.0)), 0.0), 1.0)))
+        return words
 
 
 class Speech(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,8 @@ _LAYOUTS = (
 )
 _GRAPHS = (("graph/HCLG.fst",), ("graph/HCLr.fst", "graph/Gr.fst"), ("HCLG.fst",), ("HCLr.fst", "Gr.fst"))
 _BOUNDARIES = ("graph/phones/word_boundary.int", "word_boundary.int")
+LATE_ENDS = "conf/late_ends.conf"
+_MOST_LATE_S = 0.2
 _TRY_S = 120.0
 
 # Runs in a process of its own, because a bad model ends it by abort() and nothing in Python can catch that. Silence alone would
@@ -68,6 +71,7 @@ def check_speech_model(model_dir: Path, *, trial: bool = True) -> None:
     for path in read:
         if path.stat().st_size == 0:
             raise SpeechModelError(f"{path}: empty; copy the model again")
+    late_ends_s(model_dir)
     if trial:
         _try(model_dir)
 
@@ -75,6 +79,19 @@ def check_speech_model(model_dir: Path, *, trial: bool = True) -> None:
 def knows_word_boundaries(model_dir: Path) -> bool:
     """Whether a model has what its words' times are read off. Without, Vosk hears as well, and errs by tenths of a second."""
     return any((model_dir / name).is_file() for name in _BOUNDARIES)
+
+
+def late_ends_s(model_dir: Path) -> float:
+    """By how much a model's words seem to end too late, in seconds: what its builder measured and wrote beside it; 0 for a model
+    that does not say. Raises `SpeechModelError` for what is no time of 0 to 0.2 s."""
+    path = model_dir / LATE_ENDS
+    if not path.is_file():
+        return 0.0
+    text = path.read_bytes()[:64].decode("utf-8", "replace").strip()
+    name, _, value = text.partition("=")
+    if name != "--late-ends" or not re.fullmatch(r"0(\.\d+)?", value) or float(value) > _MOST_LATE_S:
+        raise SpeechModelError(f"{path}: {text!r}; write --late-ends=SECONDS, 0 to {_MOST_LATE_S}, or delete it")
+    return float(value)
 
 
 def _try(model_dir: Path) -> None:

@@ -61,6 +61,30 @@ def test_words_come_once_in_order_and_on_the_streams_clock(model: Path, speech: 
 
 
 @pytest.mark.live
+def test_word_ends_are_put_right_by_what_the_model_says_of_them(model: Path, speech: FloatArray, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    (copy / "conf/late_ends.conf").unlink()
+    late = heard(Recogniser(copy, check=False), cut(speech, len(speech)))
+    (copy / "conf/late_ends.conf").write_text("--late-ends=0.05\n")
+    recogniser = Recogniser(copy, check=False)
+    for right in (heard(recogniser, cut(speech, len(speech))), heard(recogniser.fresh(), cut(speech, len(speech)))):
+        assert [w.text for w in right] == [w.text for w in late]
+        np.testing.assert_allclose([w.end_s for w in right], [w.end_s - 0.05 for w in late])
+        assert [w.start_s for w in right] == [w.start_s for w in late]
+
+
+@pytest.mark.parametrize("text", ["", "0.02", "--late-ends=-0.1", "--late-ends=0.3", "--late-ends=nan", "--late-ends=0.1\nx"])
+def test_a_model_that_says_nonsense_of_its_word_ends_is_refused(model: Path, tmp_path: Path, text: str) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    (copy / "conf/late_ends.conf").write_text(text)
+    with pytest.raises(SpeechModelError, match=r"late_ends\.conf"):
+        open_speech(copy, live=True)
+
+
+
+@pytest.mark.live
 def test_any_chunking_gives_the_same_words_and_times(model: Path, speech: FloatArray) -> None:
     recogniser = Recogniser(model, check=False)
     assert heard(recogniser, cut(speech, 333)) == heard(recogniser, cut(speech, 640)) == heard(recogniser, cut(speech, 5_000))

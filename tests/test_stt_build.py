@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clcr_edge.runtime.speech_model import late_ends_s
 from clcr_edge.stt import augment
+from clcr_edge.stt.kaldi_files import LATE_ENDS_S
 from clcr_edge.stt.synth import Voice, synthesiser
 from clcr_edge.stt.vocabulary import DIGITS
 
@@ -54,6 +56,7 @@ def test_build_from_nothing_to_a_model_that_vosk_loads(tmp_path: Path) -> None:
     assert not any("synthetic utterances" in line for line in again)  # stage 1 was kept
     first, second = (tmp_path / name / "am/final.mdl" for name in ("model", "again"))
     assert first.read_bytes() == second.read_bytes()
+    assert late_ends_s(tmp_path / "model") == LATE_ENDS_S
     # vosk aborts the process on a broken model: never load one in the process of the tests
     code = (
         "import json, sys, vosk\nvosk.SetLogLevel(-1)\n"
@@ -124,7 +127,7 @@ def test_work_of_another_recipe_is_refused(tmp_path: Path) -> None:
     from clcr_edge.errors import UsageError
 
     (tmp_path / "stage1.json").write_text('{"key": "[1, 2, 3, 4]"}')
-    with pytest.raises(UsageError, match="another recipe"):
+    with pytest.raises(UsageError, match="of another recipe or version"):
         stage1(_TINY, tmp_path, 1, lambda line: None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from clcr_edge.errors import UsageError
+from clcr_edge.packets import Word
+from clcr_edge.runtime.speech_words import is_told
 from clcr_edge.stt import augment, scoring
 from clcr_edge.stt.fst import read_fst
 from clcr_edge.stt.scoring import compare, known
@@ -115,6 +118,16 @@ def test_silence_and_noise_are_no_words(tmp_path: Path) -> None:
     quiet, noisy = _listen(tmp_path, {"silence": silence, "noise": noise}, [("silence", None), ("noise", None)])
     assert quiet == []
     assert len(known(noisy)) <= 1
+
+
+def test_noise_that_sets_in_is_told_as_no_word(tmp_path: Path) -> None:
+    sounds = {}
+    for number, (slope, loud) in enumerate(itertools.product((0.0, 0.5, 1.0, 2.0), (0.01, 0.09, 0.2))):
+        noise = loud * augment.coloured_noise(32_000, np.random.default_rng([8, number]), slope)
+        sounds[f"{slope} {loud}"] = np.pad(np.clip(noise, -1.0, 1.0), 16_000)
+    heard = _listen(tmp_path, sounds, [(name, None) for name in sounds])
+    told = {name: [w for w in words if is_told(Word(**vars(w)))] for name, words in zip(sounds, heard, strict=True)}
+    assert sum(map(len, told.values())) <= 1, told
 
 
 def test_compare_counts_edits() -> None:

@@ -57,11 +57,12 @@ def test_a_drawn_voice_is_spoken_and_the_systems_own_stay_what_they_are() -> Non
             assert np.abs(this[:length] - that[:length]).max() > 0.05
 
 
-def test_drawn_voices_speak_up() -> None:
+@pytest.mark.parametrize("odd", [False, True])
+def test_drawn_voices_speak_up(odd: bool) -> None:
     loud = []
     for seed in range(30):
         rng = np.random.default_rng([8, seed])
-        loud.append(augment.rms(synthesiser().speak(("seven",), Voice("gmw/en", drawn=drawn_variant(rng))).samples))
+        loud.append(augment.rms(synthesiser().speak(("seven",), Voice("gmw/en", drawn=drawn_variant(rng, odd))).samples))
     assert min(loud) > 0.003
     assert max(loud) < 0.7  # full scale, cut off, is 1
 

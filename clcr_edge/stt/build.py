@@ -1,7 +1,7 @@
 """Build the small Vosk model: `python -m clcr_edge.stt.build --root DATA --out DIR`.
 
     espeak-ng --labels--> stage 1 (synthetic voices only) --aligns--> people's digits, other voices
-                                                \\--------- stage 2 (all of it) --> Vosk's files
+                                                \\--------- stage 2 (these, and odder voices of espeak-ng) --> Vosk's files
 
 Everything is drawn from one seed. `--work` keeps what was rendered and stage 1, so that further models (a speaker held out)
 need stage 2 only.
@@ -42,6 +42,7 @@ from clcr_edge.stt.units import Units
 
 Report = Callable[[str], None]
 TAKES_OF_AN_ACCENT = 300
+_CORPUS = 2  # raised when utterances or their labels become others
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,16 @@ class Recipe:
     """All that decides a model besides the data: sizes, passes, seed."""
 
     synthetic: int = 120_000
-    epochs: int = 6
-    width: int = 416
+    epochs: int = 7
+    width: int = 432
     flite: int = 700
     """Utterances of each of Flite's training voices in stage 2 (0: do without)."""
     accents: int = 500
     """Composed utterances of each foreign voice (`accents`) in stage 2 (0: do without)."""
     human: int = 800
     """Composed utterances of each person in stage 2."""
-    stage2_synthetic: int = 30_000
+    stage2_synthetic: int = 40_000
+    """Synthetic utterances of stage 2, in odder voices than those of stage 1 (0: do without)."""
     stage2_epochs: int = 2
     stage2_rate: float = 2e-3
     prior_power: float = 0.7
@@ -91,11 +93,11 @@ def _new_net(units: Units, recipe: Recipe) -> Tdnn:
 
 def stage1(recipe: Recipe, work: Path | None, workers: int, report: Report) -> Stage1:
     """Render, label and train on synthetic speech; read it back from `work` where the same recipe left it."""
-    key = json.dumps([recipe.synthetic, recipe.epochs, recipe.width, recipe.seed, recipe.drawn])
+    key = json.dumps([recipe.synthetic, recipe.epochs, recipe.width, recipe.seed, recipe.drawn, _CORPUS])
     if work and (work / "stage1.json").is_file():
         saved = json.loads((work / "stage1.json").read_text())
         if saved["key"] != key:
-            raise UsageError(f"{work} holds another recipe's stage 1: give an empty --work")
+            raise UsageError(f"{work} holds the stage 1 of another recipe or version: give an empty --work")
         entries = {
             word: tuple((tuple(names), float(probability)) for names, probability in found)
             for word, found in saved["pronunciations"].items()
@@ -122,6 +124,20 @@ def stage1(recipe: Recipe, work: Path | None, workers: int, report: Report) -> S
         saved = {"key": key, "plain": units.plain, "pronunciations": units.pronunciations}
         (work / "stage1.json").write_text(json.dumps(saved))
     return Stage1(units, frames, net, prior)
+
+
+def _odd_voices(recipe: Recipe, units: Units, work: Path | None, workers: int) -> Frames:
+    """Stage 2's synthetic speech, rendered once for a `work`."""
+    count = recipe.stage2_synthetic
+    kept = None if work is None else work / f"stage2_{count}.npz"
+    if kept and kept.is_file():
+        with np.load(kept) as data:
+            return Frames(data["mel"], data["labels"], data["starts"])
+    corpus = render(count, recipe.seed + 1, workers, drawn=recipe.drawn, odd=True)
+    frames = Frames.of([label(spoken, units) for spoken in corpus])
+    if kept:
+        np.savez(kept, mel=frames.mel, labels=frames.labels, starts=frames.starts)
+    return frames
 
 
 def _people(recipe: Recipe, root: Path | None, hold_out: str | None) -> list[Take]:
@@ -185,10 +201,11 @@ def build(
         for speaker, found in sorted(by_speaker.items()):
             count = counts.get(speaker.split("-")[0], recipe.human)
             spoken += render_takes({speaker: found}, units, count, recipe.seed)
-        real = Frames.of(spoken)
-        subset = first.frames.head(recipe.stage2_synthetic)
-        frames = subset.joined(real)
-        report(f"stage 2: {len(subset.mel) / 6000:.0f} min synthetic, {len(real.mel) / 6000:.0f} min of recordings")
+        frames = real = Frames.of(spoken)
+        if recipe.stage2_synthetic:
+            frames = _odd_voices(recipe, units, work, workers).joined(real)
+        minutes = [len(mel) / 6000 for mel in (frames.mel[: len(frames.mel) - len(real.mel)], real.mel)]
+        report(f"stage 2: {minutes[0]:.0f} min synthetic, {minutes[1]:.0f} min of recordings")
         schedule = Schedule(recipe.stage2_epochs, rate=recipe.stage2_rate, seed=recipe.seed + 1, warm=0.1)
         train(net, frames, schedule, report)
         prior = priors(net, frames, units.n_pdfs)
@@ -203,7 +220,7 @@ _HELP = {
     "flite": "utterances of each of Flite's voices",
     "accents": "utterances of each foreign voice",
     "human": "utterances of each person",
-    "stage2_synthetic": "synthetic utterances that stage 2 goes on with",
+    "stage2_synthetic": "further utterances by espeak-ng, for stage 2",
     "stage2_epochs": "passes of stage 2, over everything",
     "stage2_rate": "peak learning rate of stage 2",
     "prior_power": "how far outputs are divided by how common they are",

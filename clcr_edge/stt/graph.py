@@ -22,7 +22,7 @@ class Penalties:
     """Costs (-log) that decide between words and `[unk]`; tuned on voices of the training set."""
 
     word: float = 1.0
-    unknown: float = 6.0
+    unknown: float = 5.0
     unknown_phone: float = 0.7
 
 

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from clcr_edge.errors import DataError
 from clcr_edge.stt.arrays import FloatArray, IntArray
 from clcr_edge.stt.mel import BANDS
+from clcr_edge.stt.vary import hush, vary
 
 TAPS = ((-3, -2, -1, 0, 1, 2, 3), (-3, 0, 3), (-3, 0, 3), (-6, 0, 6), (-12, -6, 0))  # in 10 ms frames
 LEFT = -sum(taps[0] for taps in TAPS)
 RIGHT = sum(taps[-1] for taps in TAPS)
 STRIDE = 3
 IGNORED = -1
+_SILENCE = 0  # the first output, of every inventory
 
 
 class Tdnn(nn.Module):
@@ -99,11 +101,6 @@ class Frames:
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         )
 
-    def head(self, count: int) -> Frames:
-        """The first `count` utterances."""
-        starts = self.starts[: count + 1]
-        return Frames(self.mel[: starts[-1]], self.labels[: starts[-1]], starts)
-
     def joined(self, other: Frames) -> Frames:
         """Both corpora, one after the other."""
         return Frames(
@@ -114,9 +111,6 @@ class Frames:
 
 
 CHUNK = 120  # frames (1.2 s)
-_WARP = 0.1
-_GRID = np.linspace(0, 5, BANDS)
-_LEFT_KNOT = np.minimum(_GRID.astype(int), 4)
 
 
 def _chunks(frames: Frames, rng: np.random.Generator) -> IntArray:
@@ -127,29 +121,12 @@ def _chunks(frames: Frames, rng: np.random.Generator) -> IntArray:
     return rng.permutation(starts)
 
 
-def _vary(mel: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Chunks `[n, T, 40]` as said by another vocal tract (mel axis stretched by up to 10 %) into another channel."""
-    n = len(mel)
-    place = np.clip(np.arange(BANDS) * (1 + rng.uniform(-_WARP, _WARP, (n, 1))), 0, BANDS - 1)
-    low = np.minimum(place.astype(int), BANDS - 2)
-    part = (place - low)[:, None, :].astype(np.float32)
-    rows = np.arange(n)[:, None]
-    bands = mel.transpose(0, 2, 1)
-    lower, upper = bands[rows, low].transpose(0, 2, 1), bands[rows, low + 1].transpose(0, 2, 1)
-    mel = lower + (upper - lower) * part
-    knots = rng.normal(0.0, 0.4, (n, 6))  # +-1.7 dB per knot
-    offset = knots[:, _LEFT_KNOT] * (1 - (_GRID - _LEFT_KNOT)) + knots[:, _LEFT_KNOT + 1] * (_GRID - _LEFT_KNOT)
-    mel += (offset + rng.normal(0.0, 0.5, (n, 1)))[:, None, :].astype(np.float32)
-    for row in np.flatnonzero(rng.random(n) < 0.3):  # a masked band (SpecAugment), filled with its own mean
-        first, width = int(rng.integers(0, BANDS - 6)), int(rng.integers(1, 7))
-        mel[row, :, first : first + width] = mel[row, :, first : first + width].mean()
-    return mel
-
-
 def _batch(frames: Frames, starts: IntArray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     index = starts[:, None] + np.arange(-LEFT, CHUNK - STRIDE + 1 + RIGHT)
-    mel = _vary(frames.mel[index].astype(np.float32), rng)
+    mel = frames.mel[index].astype(np.float32)
     labels = frames.labels[starts[:, None] + np.arange(0, CHUNK, STRIDE)].astype(np.int64)
+    silent = (frames.labels[index] == _SILENCE).all(axis=1) | hush(mel, labels, _SILENCE, rng)
+    mel = vary(mel, silent, rng)
     return torch.from_numpy(np.ascontiguousarray(mel)), torch.from_numpy(labels)
 
 

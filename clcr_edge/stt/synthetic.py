@@ -66,11 +66,11 @@ def random_voice(rng: np.random.Generator, accents: Sequence[str], variants: Seq
     )
 
 
-def training_voice(rng: np.random.Generator, drawn: float) -> Voice:
-    """One of espeak-ng's own voices, or, with a chance of `drawn`, one that is drawn for this utterance alone."""
+def training_voice(rng: np.random.Generator, drawn: float, odd: bool = False) -> Voice:
+    """One of espeak-ng's own voices, or, with a chance of `drawn`, one (an odd one) that is drawn for this utterance alone."""
     voice = random_voice(rng, TRAIN_ACCENTS, TRAIN_VARIANTS)
     if drawn and rng.random() < drawn:
-        return replace(voice, variant="", drawn=drawn_variant(rng))
+        return replace(voice, variant="", drawn=drawn_variant(rng, odd))
     return voice
 
 
@@ -100,8 +100,8 @@ def _noise_alone(rng: np.random.Generator) -> FloatArray:
     return augment.level(sound, float(rng.uniform(-45, -3)))
 
 
-def _shard(arguments: tuple[int, int, int, float, float, Features]) -> list[Spoken]:
-    seed, first, count, noise_share, drawn, features = arguments
+def _shard(arguments: tuple[int, int, int, float, float, bool, Features]) -> list[Spoken]:
+    seed, first, count, noise_share, drawn, odd, features = arguments
     result: list[Spoken] = []
     recent: list[FloatArray] = []
     for index in range(first, first + count):
@@ -110,7 +110,7 @@ def _shard(arguments: tuple[int, int, int, float, float, Features]) -> list[Spok
             result.append(Spoken((), (), features(_noise_alone(rng)).astype(np.float16)))
             continue
         while True:
-            voice = training_voice(rng, drawn)
+            voice = training_voice(rng, drawn, odd)
             speed = float(rng.uniform(0.85, 1.18))
             words = random_words(rng)
             try:
@@ -124,11 +124,17 @@ def _shard(arguments: tuple[int, int, int, float, float, Features]) -> list[Spok
 
 
 def render(
-    count: int, seed: int, workers: int = 1, noise_share: float = 0.06, drawn: float = 0.0, features: Features = log_mel
+    count: int,
+    seed: int,
+    workers: int = 1,
+    noise_share: float = 0.06,
+    drawn: float = 0.0,
+    odd: bool = False,
+    features: Features = log_mel,
 ) -> list[Spoken]:
-    """`count` utterances; the same for every number of workers. drawn: share of them in a voice drawn for the utterance;
-    features: of samples at 16 kHz."""
-    jobs = [(seed, first, min(_SHARD, count - first), noise_share, drawn, features) for first in range(0, count, _SHARD)]
+    """`count` utterances; the same for every number of workers. drawn: share of them in a voice drawn for the utterance, odd
+    ones where `odd`; features: of samples at 16 kHz."""
+    jobs = [(seed, first, min(_SHARD, count - first), noise_share, drawn, odd, features) for first in range(0, count, _SHARD)]
     context = multiprocessing.get_context("spawn")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with context.Pool(workers, maxtasksperchild=1) as pool:
