@@ -82,8 +82,8 @@ def knows_word_boundaries(model_dir: Path) -> bool:
 
 
 def late_ends_s(model_dir: Path) -> float:
-    """By how much a model's words seem to end too late, in seconds: what its builder measured and wrote beside it; 0 for a model
-    that does not say. Raises `SpeechModelError` for what is no time of 0 to 0.2 s."""
+    """By how much a model's words seem to end too late, in seconds: what its builder wrote beside it (0 to 0.2); 0 for a model
+    that does not say. Raises `SpeechModelError` for anything else."""
     path = model_dir / LATE_ENDS
     if not path.is_file():
         return 0.0

@@ -10,7 +10,7 @@ from clcr_edge.packets import Word
 # A word to which the recogniser itself gives less than even odds is not told: noise that sets in, a word that it does not know.
 LEAST_CONFIDENCE = 0.5
 # Vosk's partial results know where a word began at once (8 ms, median), but let its end grow in steps for half a second after
-# it. Once the end lies this far back, 96 % of ends are right to within 60 ms (benchmarks/word_latency.py).
+# it. Once the end lies this far back, 99 % of ends are right to within 60 ms (benchmarks/word_latency.py).
 SETTLED_S = 0.6
 # Two results tell one word's time a little differently; the same text further off than this is another word.
 _SAME_S = 0.3

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -136,7 +137,9 @@ def _odd_voices(recipe: Recipe, units: Units, work: Path | None, workers: int) -
     corpus = render(count, recipe.seed + 1, workers, drawn=recipe.drawn, odd=True)
     frames = Frames.of([label(spoken, units) for spoken in corpus])
     if kept:
-        np.savez(kept, mel=frames.mel, labels=frames.labels, starts=frames.starts)
+        beside = kept.with_name(f".{os.getpid()}_{kept.name}")  # several models may be built side by side
+        np.savez(beside, mel=frames.mel, labels=frames.labels, starts=frames.starts)
+        beside.replace(kept)
     return frames
 
 
