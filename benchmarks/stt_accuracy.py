@@ -191,6 +191,23 @@ def noise_onsets(recogniser: Recogniser, count: int) -> dict[str, Any]:
     return out
 
 
+def bursts(recogniser: Recogniser, count: int) -> dict[str, Any]:
+    """Claps: bursts of white noise that decay, one a second over a hiss of -70 dB, `count` for each time constant, at an RMS of
+    0.1 when they set in. How many of their words a run is told (`is_told`), and the most frequent."""
+    out: dict[str, Any] = {}
+    for decay_ms in (8, 30, 80):
+        told: Counter[str] = Counter()
+        for index in range(count):
+            rng = np.random.default_rng([_SEED, 14, index])
+            sound = rng.normal(0.0, 10 ** (-70 / 20), 3 * RATE_HZ)
+            tail = np.exp(-np.arange(RATE_HZ) * 1000.0 / (decay_ms * RATE_HZ))
+            sound[RATE_HZ : 2 * RATE_HZ] += rng.normal(0.0, 0.1, RATE_HZ) * tail
+            heard = recogniser.listen(np.clip(sound, -1.0, 1.0).astype(np.float32))
+            told.update(w.text for w in heard if is_told(Word(w.text, w.start_s, w.end_s, w.confidence)))
+        out[f"{decay_ms} ms"] = {"bursts": count, "told": told.total(), "most_frequent": dict(told.most_common(3))}
+    return out
+
+
 def read_audio(path: Path) -> FloatArray:
     """Any audio file as float32 mono at 16 kHz, with half a second of silence after it."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
@@ -235,6 +252,7 @@ def measure(model: Path, root: Path | None, held_out: Path | None, count: int, p
         "other_words_flite_awb": false_words(recogniser, lambda: [augment.level(s, -9.0) for s in other]) if other else {},
     }
     report["noise_onsets"] = noise_onsets(recogniser, 20)
+    report["bursts"] = bursts(recogniser, 50)
     report["processor_seconds_per_second"] = speed(recogniser, [samples for _, samples, _, _ in utterances[:40]])
     if root:
         report["open_speech"] = open_speech(recogniser, root)
@@ -267,6 +285,8 @@ def table(report: dict[str, Any]) -> str:
             )
     for name, entry in report["noise_onsets"].items():
         lines.append(f"noise sets in, {name}: {entry['words']} words in {entry['onsets']} onsets, {entry['told']} told")
+    for name, entry in report["bursts"].items():
+        lines.append(f"claps that decay in {name}: {entry['told']} words told of {entry['bursts']}, {entry['most_frequent']}")
     lines += [f"{name}: {said or '(nothing)'}" for name, said in report.get("open_speech", {}).items()]
     return "\n".join(lines)
 

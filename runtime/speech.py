@@ -53,7 +53,7 @@ class Recogniser:
 
     def __init__(self, model_dir: Path | str, *, stable: int = 3, check: bool = True) -> None:
         vosk = _vosk()
-        vosk.SetLogLevel(-1)
+        vosk.SetLogLevel(-2)  # errors only: Kaldi warns of every lattice that it prunes
         self._model_dir = model_dir
         check_speech_model(Path(model_dir), trial=check)
         self._late_s = late_ends_s(Path(model_dir))

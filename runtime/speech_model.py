@@ -17,7 +17,7 @@ _LAYOUTS = (
 )
 _GRAPHS = (("graph/HCLG.fst",), ("graph/HCLr.fst", "graph/Gr.fst"), ("HCLG.fst",), ("HCLr.fst", "Gr.fst"))
 _BOUNDARIES = ("graph/phones/word_boundary.int", "word_boundary.int")
-LATE_ENDS = "conf/late_ends.conf"
+_LATE_ENDS = ("conf/late_ends.conf", "late_ends.conf")
 _MOST_LATE_S = 0.2
 _TRY_S = 120.0
 
@@ -84,8 +84,8 @@ def knows_word_boundaries(model_dir: Path) -> bool:
 def late_ends_s(model_dir: Path) -> float:
     """By how much a model's words seem to end too late, in seconds: what its builder wrote beside it (0 to 0.2); 0 for a model
     that does not say. Raises `SpeechModelError` for anything else."""
-    path = model_dir / LATE_ENDS
-    if not path.is_file():
+    path = next((model_dir / name for name in _LATE_ENDS if (model_dir / name).is_file()), None)
+    if path is None:
         return 0.0
     text = path.read_bytes()[:64].decode("utf-8", "replace").strip()
     name, _, value = text.partition("=")

@@ -397,6 +397,7 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("docs/choices.md", r"a minute against ([\d.]+) \(aim", says_for_nothing("scratch")),
     ("docs/choices.md", r"two false events \(([\d.]+); a", says_for_nothing("distilled", "at_equal")),
     ("README.md", r"one core serves (\d+) streams", at("runtime_figures", "streams", "every_deadline_met_with")),
+    ("README.md", r"in (\d+) of 50 cases at 30 ms", at("stt_accuracy", "bursts", "30 ms", "told")),
     ("README.md", r"after\s+silence \((\d+) cases\), are no words", lambda: 20.0 * len(quiet_onsets())),
     ("README.md", r"hears ([\d.]+) false words a", at(*FALSE, "other_words_espeak", "words_per_minute")),
     ("README.md", r"voices and ([\d.]+) in a Scottish", at(*FALSE, "other_words_flite_awb", "words_per_minute")),

@@ -19,6 +19,7 @@ from clcr_edge.runtime.media_file import MediaFile
 from clcr_edge.runtime.speech import LockstepSpeech, Recogniser, open_speech
 from clcr_edge.runtime.speech_process import SpeechProcess
 from clcr_edge.runtime.threaded_speech import ThreadedSpeech
+from clcr_edge.stt import augment
 
 
 @pytest.fixture(scope="module")
@@ -129,15 +130,26 @@ def test_a_hole_ends_the_utterance_and_times_go_on_after_it(model: Path, speech:
 
 
 @pytest.mark.live
-def test_noise_that_sets_in_is_hardly_ever_told_as_a_word(model: Path) -> None:
-    """The shipped network takes the onset of white noise for a word, mostly one of less than even odds."""
+def test_white_noise_that_sets_in_is_no_word(model: Path) -> None:
     recogniser = Recogniser(model, check=False)
     told = 0
     for seed in range(12):
         sound = np.zeros(64_000, np.float32)
         sound[16_000:48_000] = 0.09 * np.random.default_rng(seed).standard_normal(32_000)
         told += len(heard(recogniser, cut(sound, 640)))
-    assert told <= 3
+    assert told <= 1
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_noise_that_pulses_does_not_hold_it_up(model: Path, slope: float) -> None:
+    """With Kaldi's own limit of memory this takes minutes: what it holds open are lattices of `[unk]`'s phones."""
+    t = np.arange(64_000) / 16_000
+    pulses = 0.1 * augment.coloured_noise(64_000, np.random.default_rng(3), slope) * np.maximum(0.0, np.sin(2 * np.pi * 3 * t))
+    recogniser = Recogniser(model, check=False)
+    began = time.process_time()
+    heard(recogniser, cut(np.pad(pulses, (16_000, 0)).astype(np.float32), 640))
+    assert time.process_time() - began < 20.0
 
 
 @pytest.mark.live

@@ -14,10 +14,12 @@ import json
 import math
 import os
 import sys
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,6 +94,15 @@ def _new_net(units: Units, recipe: Recipe) -> Tdnn:
     return Tdnn(units.n_pdfs, recipe.width)
 
 
+def _kept(path: Path) -> dict[str, Any]:
+    """The arrays of a file in --work. `UsageError` for a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {"key": "", **{name: data[name] for name in data.files}}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} cannot be read ({error}): give an empty --work") from None
+
+
 def stage1(recipe: Recipe, work: Path | None, workers: int, report: Report) -> Stage1:
     """Render, label and train on synthetic speech; read it back from `work` where the same recipe left it."""
     key = json.dumps([recipe.synthetic, recipe.epochs, recipe.width, recipe.seed, recipe.drawn, _CORPUS])
@@ -104,9 +115,8 @@ def stage1(recipe: Recipe, work: Path | None, workers: int, report: Report) -> S
             for word, found in saved["pronunciations"].items()
         }
         units = Units(tuple(saved["plain"]), entries)
-        with np.load(work / "stage1.npz") as data:
-            frames = Frames(data["mel"], data["labels"], data["starts"])
-            prior = data["priors"]
+        data = _kept(work / "stage1.npz")
+        frames, prior = Frames(data["mel"], data["labels"], data["starts"]), data["priors"]
         net = _new_net(units, recipe)
         net.load_state_dict(torch.load(work / "stage1.pt", weights_only=True))
         net.eval()
@@ -131,14 +141,17 @@ def _odd_voices(recipe: Recipe, units: Units, work: Path | None, workers: int) -
     """Stage 2's synthetic speech, rendered once for a `work`."""
     count = recipe.stage2_synthetic
     kept = None if work is None else work / f"stage2_{count}.npz"
+    key = json.dumps([count, recipe.seed, recipe.drawn, _CORPUS, units.plain, units.n_pdfs])
     if kept and kept.is_file():
-        with np.load(kept) as data:
-            return Frames(data["mel"], data["labels"], data["starts"])
+        data = _kept(kept)
+        if str(data["key"]) != key:
+            raise UsageError(f"{kept} is of another recipe or version: give an empty --work")
+        return Frames(data["mel"], data["labels"], data["starts"])
     corpus = render(count, recipe.seed + 1, workers, drawn=recipe.drawn, odd=True)
     frames = Frames.of([label(spoken, units) for spoken in corpus])
     if kept:
         beside = kept.with_name(f".{os.getpid()}_{kept.name}")  # several models may be built side by side
-        np.savez(beside, mel=frames.mel, labels=frames.labels, starts=frames.starts)
+        np.savez(beside, key=np.array(key), mel=frames.mel, labels=frames.labels, starts=frames.starts)
         beside.replace(kept)
     return frames
 
@@ -212,6 +225,8 @@ def build(
         schedule = Schedule(recipe.stage2_epochs, rate=recipe.stage2_rate, seed=recipe.seed + 1, warm=0.1)
         train(net, frames, schedule, report)
         prior = priors(net, frames, units.n_pdfs)
+    else:
+        report("no stage 2: there are neither recordings nor other voices to learn from")
     layers = [(layer.weight, layer.bias) for layer in affines(net, dct_matrix().T)]
     write_model(out, Phones(units), layers, TAPS, prior**recipe.prior_power, Penalties())
 

@@ -27,6 +27,8 @@ MODEL_CONF = (
     "--frame-subsampling-factor=3",  # vosk hard-codes 30 ms per frame in word times
     "--frames-per-chunk=12",
     "--phone-determinize=false",  # [unk] is a loop of phones: its lattices explode when phones are told apart
+    # Noise that pulses a few times a second makes lattices of [unk]'s phones that take minutes at Kaldi's 50 MB.
+    "--max-mem=1000000",
     "--determinize-max-delay=5",  # else partial words stay away for 2 s
     "--determinize-min-chunk-size=2",
     "--endpoint.silence-phones=1",  # without it vosk aborts the process

@@ -36,7 +36,7 @@ class Recogniser:
             import vosk
         except ImportError as error:
             raise MissingPartError("vosk is not installed: pip install 'clcr-edge[audio]'") from error
-        vosk.SetLogLevel(-1)
+        vosk.SetLogLevel(-2)  # errors only: Kaldi warns of every lattice that it prunes
         self._vosk: Any = vosk
         self._model = vosk.Model(str(directory))
 

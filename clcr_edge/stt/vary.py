@@ -33,7 +33,7 @@ def hush(mel: FloatArray, labels: IntArray, silence: int, rng: np.random.Generat
     """Some chunks emptied in place but for a soft hiss, for a noise to set in; their labels `[n, K]` become `silence`.
     Which: bool `[n]`."""
     rows = rng.random(len(mel)) < _HUSHED
-    level = _NEPERS * rng.uniform(-165.0, -50.0, rows.sum())  # from digital silence on
+    level = _NEPERS * rng.uniform(-165.0, -50.0, rows.sum())  # from far under the last of 16 bits on
     mel[rows] = np.logaddexp(_DIGITAL_SILENCE, _hiss_of(_hiss()[1] + level[:, None], mel.shape[1], rng))
     labels[rows] = silence
     return np.asarray(rows)
