@@ -102,7 +102,7 @@ def test_writer_is_deterministic(tmp_path: Path, units: Units) -> None:
     for name in ("a", "b"):
         write_model(tmp_path / name, Phones(units), layers, ((-1, 0, 1),), np.full(units.n_pdfs, 0.1), Penalties())
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 8
+    assert len(files) == 9
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     data = (tmp_path / "a/am/final.mdl").read_bytes()
