@@ -84,7 +84,6 @@ def test_a_model_that_says_nonsense_of_its_word_ends_is_refused(model: Path, tmp
         open_speech(copy, live=True)
 
 
-
 @pytest.mark.live
 def test_any_chunking_gives_the_same_words_and_times(model: Path, speech: FloatArray) -> None:
     recogniser = Recogniser(model, check=False)
@@ -143,7 +142,7 @@ def test_white_noise_that_sets_in_is_no_word(model: Path) -> None:
 @pytest.mark.live
 @pytest.mark.parametrize("slope", [0.0, 1.0])
 def test_noise_that_pulses_does_not_hold_it_up(model: Path, slope: float) -> None:
-    """With Kaldi's own limit of memory this takes minutes: what it holds open are lattices of `[unk]`'s phones."""
+    """With Kaldi's own limit of memory it stalls: what it holds open are lattices of `[unk]`'s phones."""
     t = np.arange(64_000) / 16_000
     pulses = 0.1 * augment.coloured_noise(64_000, np.random.default_rng(3), slope) * np.maximum(0.0, np.sin(2 * np.pi * 3 * t))
     recogniser = Recogniser(model, check=False)

@@ -27,7 +27,7 @@ MODEL_CONF = (
     "--frame-subsampling-factor=3",  # vosk hard-codes 30 ms per frame in word times
     "--frames-per-chunk=12",
     "--phone-determinize=false",  # [unk] is a loop of phones: its lattices explode when phones are told apart
-    # Noise that pulses a few times a second makes lattices of [unk]'s phones that take minutes at Kaldi's 50 MB.
+    # Noise that pulses a few times a second makes lattices of [unk]'s phones that hold Vosk up at Kaldi's own 50 MB.
     "--max-mem=1000000",
     "--determinize-max-delay=5",  # else partial words stay away for 2 s
     "--determinize-min-chunk-size=2",
@@ -38,8 +38,8 @@ MODEL_CONF = (
 )
 
 
-# How much later than the voice words seem to end: measured on voices drawn for training, where the true ends are known.
-# Vosk does not read it; our runtime takes it off.
+# How much later than the voice words seem to end: measured once, on voices drawn for training.
+# Vosk does not read it; our runtime takes it off, and benchmarks/word_latency.py shows what is left on unheard voices.
 LATE_ENDS_S = 0.02
 
 
