@@ -85,6 +85,14 @@ def test_a_whole_network_is_the_same_in_both_processes_to_the_last_bit(together:
         assert torch.equal(one[name], two[name]), name  # running statistics among them
 
 
+def test_no_thread_of_the_group_outlives_it(together: Path) -> None:
+    # One that did would let go of a tensor while the interpreter ends, which aborts the process now and then.
+    for rank in range(2):
+        threads = json.loads((together / f"threads{rank}.json").read_text())
+        assert threads
+        assert not [name for name in threads if "gloo" in name]
+
+
 def test_the_command_line_under_torchrun(root: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "c.toml", "epochs = 2")
     done = torchrun("-m", "clcr_edge", "train", "mosi-utterance", "--root", root, "--out", tmp_path / "o", "--config", config)

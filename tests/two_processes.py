@@ -78,3 +78,5 @@ if __name__ == "__main__":
         (out / f"seen{group.rank}.json").write_text(json.dumps(seen))
         save_file(plain, out / f"plain{group.rank}.safetensors")
         save_file({k: v.clone().contiguous() for k, v in teacher.items()}, out / f"teacher{group.rank}.safetensors")
+    threads = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+    (out / f"threads{group.rank}.json").write_text(json.dumps(threads))

@@ -8,6 +8,7 @@ leaves out, and it lets the running statistics of the processes drift apart.)
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,6 +110,9 @@ def training_group(device: str = "auto") -> Iterator[Group]:
     if not launched():
         yield Group(device=chosen)
         return
+    # torch imports this module when an optimiser is first made. Its functions then keep the group of that moment as a default
+    # argument, which outlives destroy_process_group; gloo's threads outlive the interpreter, and now and then that aborts.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield Group(dist.get_rank(), dist.get_world_size(), chosen)
