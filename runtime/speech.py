@@ -131,7 +131,8 @@ class Recogniser:
         return out
 
     def _listen(self, samples: FloatArray) -> list[Word]:
-        pcm = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767).astype("<i2").tobytes()
+        levels = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767)
+        pcm = np.nan_to_num(levels, nan=0.0).astype("<i2").tobytes()  # a broken driver's "no number" is silence
         assert self._origin_s is not None
         self._given += len(samples)
         heard_s = self._origin_s + self._given / _RATE_HZ

@@ -160,6 +160,18 @@ def test_silence_and_noise_say_nothing(model: Path) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.filterwarnings("error")
+def test_samples_that_are_no_number_are_silence(model: Path, speech: FloatArray) -> None:
+    broken, silent = speech.copy(), speech.copy()
+    broken[100:120], silent[100:120] = np.nan, 0.0
+    broken[200], silent[200] = np.inf, 1.0
+    recogniser = Recogniser(model, check=False)
+    words = heard(recogniser, cut(silent, 640))
+    assert len(words) == 4
+    assert heard(recogniser, cut(broken, 640)) == words
+
+
+@pytest.mark.live
 def test_in_lockstep_words_are_there_when_push_returns(model: Path, speech: FloatArray) -> None:
     runs = []
     for _ in range(2):
