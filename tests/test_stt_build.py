@@ -25,7 +25,7 @@ from clcr_edge.stt.net import LEFT, RIGHT, TAPS, Tdnn, affines, log_posteriors  
 from clcr_edge.stt.takes import fsdd_takes  # noqa: E402
 
 needs_espeak = pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
-_TINY = Recipe(synthetic=150, epochs=1, width=24, flite=0, accents=0, human=6, stage2_synthetic=30, stage2_epochs=1)
+_TINY = Recipe(synthetic=150, epochs=1, width=24, flite=0, talk=0, accents=0, human=6, stage2_synthetic=30, stage2_epochs=1)
 
 
 def _people(root: Path) -> None:

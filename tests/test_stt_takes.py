@@ -11,8 +11,9 @@ import pytest
 
 from clcr_edge.errors import DataError, MissingPartError
 from clcr_edge.stt.flite import TEST_VOICES, TRAIN_VOICES, FliteVoice
-from clcr_edge.stt.takes import Take, _reversed, _splice, compose, fsdd_takes, read_wav, render_takes
+from clcr_edge.stt.takes import Take, _reversed, _splice, compose, flite_takes, fsdd_takes, read_wav, render_takes
 from clcr_edge.stt.units import SPOKEN_NOISE, Units, word_units
+from clcr_edge.stt.vocabulary import VOCABULARY
 
 _SOUNDS = {"four": ("f", "o@"), "five": ("f", "aI", "v"), "nine": ("n", "aI", "n"), "six": ("s", "I", "k", "s")}
 
@@ -97,3 +98,13 @@ def test_flite_speaks_or_says_what_to_install() -> None:
     assert rate_hz == 16_000
     assert 0.1 < np.abs(samples).max() <= 1.0
     assert len(slow) > 1.2 * len(samples)
+
+
+def test_flites_voices_also_talk_of_something_else() -> None:
+    if not shutil.which("flite"):
+        pytest.skip("flite is not installed (apt-get install flite)")
+    takes = flite_takes(("rms", "slt"), 2, 20, seed=1)
+    assert [take.speaker for take in takes] == ["flite-rms"] * 22 + ["flite-slt"] * 22
+    talk = [take.words for take in (*takes[2:22], *takes[24:])]
+    assert all(3 <= len(words) <= 8 and not set(words) & set(VOCABULARY) for words in talk)
+    assert len(set(talk)) == 40

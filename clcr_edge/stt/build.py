@@ -42,9 +42,11 @@ from clcr_edge.stt.net import TAPS, Frames, Schedule, Tdnn, affines, log_posteri
 from clcr_edge.stt.synthetic import render
 from clcr_edge.stt.takes import Take, accent_takes, align_takes, flite_takes, fsdd_takes, render_takes
 from clcr_edge.stt.units import Units
+from clcr_edge.stt.vary import ALL
 
 Report = Callable[[str], None]
 TAKES_OF_AN_ACCENT = 300
+_MAY_BE_NONE = ("flite", "talk", "accents", "human", "stage2_synthetic", "prior_power", "drawn", "seed")
 _CORPUS = 2  # raised when utterances or their labels become others
 
 
@@ -57,9 +59,11 @@ class Recipe:
     width: int = 432
     flite: int = 700
     """Utterances of each of Flite's training voices in stage 2 (0: do without)."""
+    talk: int = 700
+    """Further ones in which it talks of something else: several words, none of the vocabulary."""
     accents: int = 500
     """Composed utterances of each foreign voice (`accents`) in stage 2 (0: do without)."""
-    human: int = 800
+    human: int = 1200
     """Composed utterances of each person in stage 2."""
     stage2_synthetic: int = 40_000
     """Synthetic utterances of stage 2, in odder voices than those of stage 1 (0: do without)."""
@@ -74,7 +78,7 @@ class Recipe:
         if not 0 <= self.drawn <= 1:
             raise UsageError(f"drawn {self.drawn}: a share; give 0 to 1")
         for name, value in asdict(self).items():
-            least = 0 if name in ("flite", "accents", "human", "stage2_synthetic", "prior_power", "drawn", "seed") else 1e-9
+            least = 0 if name in _MAY_BE_NONE else 1e-9
             if not least <= value < math.inf:
                 raise UsageError(f"{name} {value}: give a number {'from 0 on' if least == 0 else 'above 0'}")
 
@@ -170,10 +174,10 @@ def _people(recipe: Recipe, root: Path | None, hold_out: str | None) -> list[Tak
 
 
 def _flite(recipe: Recipe, report: Report) -> list[Take]:
-    if not recipe.flite:
+    if not recipe.flite + recipe.talk:
         return []
     try:
-        return flite_takes(flite.TRAIN_VOICES, recipe.flite, recipe.seed)
+        return flite_takes(flite.TRAIN_VOICES, recipe.flite, recipe.talk, recipe.seed)
     except MissingPartError as error:
         report(f"without Flite's voices: {error}")
         return []
@@ -213,7 +217,7 @@ def build(
             by_speaker[take.speaker].append(take)
         report(f"{len(aligned)} of {len(takes)} recordings aligned: {', '.join(sorted(by_speaker))}")
         spoken = []
-        counts = {"flite": recipe.flite, "festival": recipe.accents, "pico": recipe.accents}
+        counts = {"flite": recipe.flite + recipe.talk, "festival": recipe.accents, "pico": recipe.accents}
         for speaker, found in sorted(by_speaker.items()):
             count = counts.get(speaker.split("-")[0], recipe.human)
             spoken += render_takes({speaker: found}, units, count, recipe.seed)
@@ -222,9 +226,9 @@ def build(
             frames = _odd_voices(recipe, units, work, workers).joined(real)
         minutes = [len(mel) / 6000 for mel in (frames.mel[: len(frames.mel) - len(real.mel)], real.mel)]
         report(f"stage 2: {minutes[0]:.0f} min synthetic, {minutes[1]:.0f} min of recordings")
-        schedule = Schedule(recipe.stage2_epochs, rate=recipe.stage2_rate, seed=recipe.seed + 1, warm=0.1)
+        schedule = Schedule(recipe.stage2_epochs, rate=recipe.stage2_rate, seed=recipe.seed + 1, warm=0.1, noises=ALL)
         train(net, frames, schedule, report)
-        prior = priors(net, frames, units.n_pdfs)
+        prior = priors(net, frames, units.n_pdfs, ALL)
     else:
         report("no stage 2: there are neither recordings nor other voices to learn from")
     layers = [(layer.weight, layer.bias) for layer in affines(net, dct_matrix().T)]
@@ -236,6 +240,7 @@ _HELP = {
     "epochs": "passes of stage 1, over synthetic speech",
     "width": "of the network; about 430 fill 5 MB",
     "flite": "utterances of each of Flite's voices",
+    "talk": "utterances without a word of the vocabulary of each of Flite's voices",
     "accents": "utterances of each foreign voice",
     "human": "utterances of each person",
     "stage2_synthetic": "further utterances by espeak-ng, for stage 2",

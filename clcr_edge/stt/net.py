@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from clcr_edge.errors import DataError
 from clcr_edge.stt.arrays import FloatArray, IntArray
 from clcr_edge.stt.mel import BANDS
-from clcr_edge.stt.vary import hush, vary
+from clcr_edge.stt.vary import STEADY, Noises, hush, vary
 
 TAPS = ((-3, -2, -1, 0, 1, 2, 3), (-3, 0, 3), (-3, 0, 3), (-6, 0, 6), (-12, -6, 0))  # in 10 ms frames
 LEFT = -sum(taps[0] for taps in TAPS)
@@ -121,24 +121,25 @@ def _chunks(frames: Frames, rng: np.random.Generator) -> IntArray:
     return rng.permutation(starts)
 
 
-def _batch(frames: Frames, starts: IntArray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _batch(frames: Frames, starts: IntArray, noises: Noises, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     index = starts[:, None] + np.arange(-LEFT, CHUNK - STRIDE + 1 + RIGHT)
     mel = frames.mel[index].astype(np.float32)
     labels = frames.labels[starts[:, None] + np.arange(0, CHUNK, STRIDE)].astype(np.int64)
-    silent = (frames.labels[index] == _SILENCE).all(axis=1) | hush(mel, labels, _SILENCE, rng)
-    mel = vary(mel, silent, rng)
+    silent = (frames.labels[index] == _SILENCE).all(axis=1) | hush(mel, labels, _SILENCE, noises.hushed, rng)
+    mel = vary(mel, silent, noises, rng)
     return torch.from_numpy(np.ascontiguousarray(mel)), torch.from_numpy(labels)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """One training: passes over the data, chunks per step, peak learning rate, seed, share of steps spent warming up."""
+    """One training: passes over the data, chunks per step, peak rate, seed, share of steps spent warming up, noises."""
 
     epochs: int
     batch: int = 64
     rate: float = 4e-3
     seed: int = 0
     warm: float = 0.25
+    noises: Noises = STEADY
 
 
 def train(net: Tdnn, frames: Frames, schedule: Schedule, report: Callable[[str], None] = lambda line: None) -> None:
@@ -155,7 +156,7 @@ def train(net: Tdnn, frames: Frames, schedule: Schedule, report: Callable[[str],
         total = right = seen = 0.0
         chunks = _chunks(frames, rng)
         for first in range(0, len(chunks) - min(schedule.batch, len(chunks)) + 1, schedule.batch):
-            mel, labels = _batch(frames, chunks[first : first + schedule.batch], rng)
+            mel, labels = _batch(frames, chunks[first : first + schedule.batch], schedule.noises, rng)
             with torch.autocast("cpu", torch.bfloat16):  # half the time
                 scores = net(mel)
             loss = F.nll_loss(scores.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
@@ -183,14 +184,14 @@ def log_posteriors(net: Tdnn, mel: FloatArray) -> FloatArray:
     return result
 
 
-def priors(net: Tdnn, frames: Frames, n_pdfs: int, seed: int = 0) -> FloatArray:
-    """Mean posterior of each output over a sample of the corpus, float64 `[n_pdfs]`, sums to 1."""
+def priors(net: Tdnn, frames: Frames, n_pdfs: int, noises: Noises = STEADY, seed: int = 0) -> FloatArray:
+    """Mean posterior of each output over a sample of the corpus and noises, float64 `[n_pdfs]`, sums to 1."""
     rng = np.random.default_rng(seed)
     net.eval()
     total = np.zeros(n_pdfs)
     chunks = _chunks(frames, rng)[:2048]
     with torch.no_grad():
         for first in range(0, len(chunks), 64):
-            mel, labels = _batch(frames, chunks[first : first + 64], rng)
+            mel, labels = _batch(frames, chunks[first : first + 64], noises, rng)
             total += net(mel).exp()[labels != IGNORED].double().sum(0).numpy()
     return np.asarray(np.maximum(total / total.sum(), 1e-6))

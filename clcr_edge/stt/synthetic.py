@@ -54,6 +54,15 @@ def random_words(rng: np.random.Generator) -> tuple[str, ...]:
     return tuple(words)
 
 
+def other_words(rng: np.random.Generator) -> tuple[str, ...]:
+    """Three to eight words, none of them in the vocabulary: what people say when they talk of something else."""
+    kinds = rng.random(int(rng.integers(3, 9)))
+    return tuple(
+        str(rng.choice(TRAIN_FILLERS)) if kind < 0.6 else str(rng.choice(NEAR_MISSES)) if kind < 0.75 else pseudo_word(rng)
+        for kind in kinds
+    )
+
+
 def random_voice(rng: np.random.Generator, accents: Sequence[str], variants: Sequence[str]) -> Voice:
     """A voice of the given accents and variants at a random rate, pitch and liveliness."""
     return Voice(

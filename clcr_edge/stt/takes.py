@@ -25,7 +25,7 @@ from clcr_edge.stt.arrays import FloatArray, IntArray
 from clcr_edge.stt.flite import FliteVoice
 from clcr_edge.stt.mel import RATE_HZ, log_mel
 from clcr_edge.stt.synth import Voice, synthesiser
-from clcr_edge.stt.synthetic import random_words
+from clcr_edge.stt.synthetic import other_words, random_words
 from clcr_edge.stt.units import SILENCE, SPOKEN_NOISE, Units
 from clcr_edge.stt.vocabulary import DIGITS, VOCABULARY
 
@@ -73,15 +73,16 @@ def fsdd_takes(root: Path, per_digit: int | None = None) -> list[Take]:
     return takes
 
 
-def flite_takes(voices: Sequence[str], count: int, seed: int) -> list[Take]:
-    """`count` utterances of random words by each of Flite's voices. MissingPartError where Flite is absent."""
+def flite_takes(voices: Sequence[str], count: int, talk: int, seed: int) -> list[Take]:
+    """`count` utterances of random words by each of Flite's voices, and `talk` of other words in a row. MissingPartError where
+    Flite is absent."""
     takes = []
     for number, name in enumerate(voices):
         voice = FliteVoice(name)
-        for index in range(count):
+        for index in range(count + talk):
             rng = np.random.default_rng([seed, number, index])
-            words = random_words(rng)
-            text = words[0] + "".join((", " if rng.random() < 0.4 else " ") + word for word in words[1:])
+            words, pause = (random_words(rng), 0.4) if index < count else (other_words(rng), 0.0)
+            text = words[0] + "".join((", " if rng.random() < pause else " ") + word for word in words[1:])
             samples, rate_hz = voice.speak(text, float(rng.uniform(0.75, 1.35)))
             takes.append(Take(f"flite-{name}", words, augment.resample(samples, rate_hz)))
     return takes
