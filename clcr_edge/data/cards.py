@@ -33,12 +33,15 @@ class Card:
 
 
 def bend(glyph: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """A smooth random distortion of a glyph, float32 `[28, 28]` -> the same."""
+    """A glyph in another hand, float32 `[28, 28]` -> the same: narrower or wider, lower or higher, slanted, distorted."""
     grow = enlarge_matrix(5, 28)
-    shift = rng.normal(0.0, 0.6, (2, 5, 5)).astype(np.float32)
-    dy, dx = grow @ shift[0] @ grow.T, grow @ shift[1] @ grow.T
-    axis = np.arange(28, dtype=np.float32)
-    y, x = np.clip(axis[:, None] + dy, 0, 26.999), np.clip(axis[None, :] + dx, 0, 26.999)
+    shift = rng.normal(0.0, rng.uniform(0.3, 1.2), (2, 5, 5)).astype(np.float32)
+    down, across = np.exp(rng.normal(0.0, 0.1, 2))
+    slant = np.clip(rng.normal(0.0, 0.15), -0.3, 0.3)
+    axis = np.arange(28, dtype=np.float32) - 13.5
+    y = 13.5 + axis[:, None] * down + grow @ shift[0] @ grow.T
+    x = 13.5 + axis[None, :] * across + axis[:, None] * slant + grow @ shift[1] @ grow.T
+    y, x = np.clip(y, 0, 26.999), np.clip(x, 0, 26.999)
     y0, x0 = y.astype(np.intp), x.astype(np.intp)
     fy, fx = y - y0, x - x0
     flat, at = glyph.ravel(), y0 * 28 + x0

@@ -58,9 +58,9 @@ class Recipe:
     epochs: int = 7
     width: int = 432
     flite: int = 700
-    """Utterances of each of Flite's training voices in stage 2 (0: do without)."""
+    """Utterances of each of Flite's training voices in stage 2."""
     talk: int = 700
-    """Further ones in which it talks of something else: several words, none of the vocabulary."""
+    """Further ones in which it talks of something else: several words, none of the vocabulary (with flite 0, 0: do without)."""
     accents: int = 500
     """Composed utterances of each foreign voice (`accents`) in stage 2 (0: do without)."""
     human: int = 1200
