@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,14 @@ def test_exported_layers_compute_what_the_network_computes() -> None:
     x = x @ layers[-1].weight.T + layers[-1].bias
     x = x - np.log(np.exp(x).sum(1, keepdims=True))
     np.testing.assert_allclose(x[: 3 * len(expected) : 3], expected, atol=1e-4)
+
+
+@needs_espeak
+def test_stage_2_needs_no_recordings(tmp_path: Path) -> None:
+    lines: list[str] = []
+    build(tmp_path / "two", replace(_TINY, human=0), report=lines.append)
+    assert any(line.endswith("min synthetic, 0 min of recordings") for line in lines)
+    build(tmp_path / "one", replace(_TINY, human=0, stage2_synthetic=0), report=lines.append)
+    assert "no stage 2" in lines[-1]
+    one, two = (tmp_path / name / "am/final.mdl" for name in ("one", "two"))
+    assert one.read_bytes() != two.read_bytes()

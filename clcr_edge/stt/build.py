@@ -18,6 +18,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,23 @@ def _accents(recipe: Recipe, report: Report) -> list[Take]:
     return [take for voice in TRAIN_VOICES for take in takes_of(voice)] if recipe.accents else []
 
 
+def _recorded(takes: list[Take], first: Stage1, recipe: Recipe, report: Report) -> Frames | None:
+    """Utterances composed of recordings whose phonemes stage 1 found; none of no recordings."""
+    if not takes:
+        return None
+    aligned = align_takes(takes, lambda mel: log_posteriors(first.net, mel), np.log(first.priors), first.units)
+    by_speaker: dict[str, list[Take]] = defaultdict(list)
+    for take in aligned:
+        by_speaker[take.speaker].append(take)
+    report(f"{len(aligned)} of {len(takes)} recordings aligned: {', '.join(sorted(by_speaker))}")
+    spoken = []
+    counts = {"flite": recipe.flite + recipe.talk, "festival": recipe.accents, "pico": recipe.accents}
+    for speaker, found in sorted(by_speaker.items()):
+        count = counts.get(speaker.split("-")[0], recipe.human)
+        spoken += render_takes({speaker: found}, first.units, count, recipe.seed)
+    return Frames.of(spoken)
+
+
 def build(
     out: Path,
     recipe: Recipe,
@@ -210,27 +228,18 @@ def build(
     first = stage1(recipe, work, workers, report)
     units, net, prior = first.units, first.net, first.priors
     takes = people + _flite(recipe, report) + _accents(recipe, report)
-    if takes:
-        aligned = align_takes(takes, lambda mel: log_posteriors(net, mel), np.log(prior), units)
-        by_speaker: dict[str, list[Take]] = defaultdict(list)
-        for take in aligned:
-            by_speaker[take.speaker].append(take)
-        report(f"{len(aligned)} of {len(takes)} recordings aligned: {', '.join(sorted(by_speaker))}")
-        spoken = []
-        counts = {"flite": recipe.flite + recipe.talk, "festival": recipe.accents, "pico": recipe.accents}
-        for speaker, found in sorted(by_speaker.items()):
-            count = counts.get(speaker.split("-")[0], recipe.human)
-            spoken += render_takes({speaker: found}, units, count, recipe.seed)
-        frames = real = Frames.of(spoken)
-        if recipe.stage2_synthetic:
-            frames = _odd_voices(recipe, units, work, workers).joined(real)
-        minutes = [len(mel) / 6000 for mel in (frames.mel[: len(frames.mel) - len(real.mel)], real.mel)]
+    recorded = _recorded(takes, first, recipe, report)
+    odd = _odd_voices(recipe, units, work, workers) if recipe.stage2_synthetic else None
+    parts = [part for part in (odd, recorded) if part]
+    if parts:
+        minutes = [len(part.mel) / 6000 if part else 0.0 for part in (odd, recorded)]
         report(f"stage 2: {minutes[0]:.0f} min synthetic, {minutes[1]:.0f} min of recordings")
+        frames = reduce(Frames.joined, parts)
         schedule = Schedule(recipe.stage2_epochs, rate=recipe.stage2_rate, seed=recipe.seed + 1, warm=0.1, noises=ALL)
         train(net, frames, schedule, report)
         prior = priors(net, frames, units.n_pdfs, ALL)
     else:
-        report("no stage 2: there are neither recordings nor other voices to learn from")
+        report("no stage 2: there is nothing to learn from in it")
     layers = [(layer.weight, layer.bias) for layer in affines(net, dct_matrix().T)]
     write_model(out, Phones(units), layers, TAPS, prior**recipe.prior_power, Penalties())
 
