@@ -280,6 +280,7 @@ def says_for_nothing(student: str, *equal: str) -> Callable[[], float]:
 
 SYNTHETIC = ("stt_accuracy", "synthetic")
 FALSE = ("stt_accuracy", "false")
+HEARD_FALSE = ("digits_accuracy_recognised", "models", 0, "false_events_per_minute_recognised")
 PEOPLE = ("stt_accuracy", "people_digits_left_one_out", "all")
 # What a document says, as a pattern with the number in a group, and where the number comes from. The words around a number
 # may change: then its line here does too.
@@ -338,6 +339,8 @@ CLAIMS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"with all three, ([\d.]+) s vision", clean_first("vision alone")),
     ("README.md", r"s vision, ([\d.]+) s audio", clean_first("audio alone")),
     ("README.md", r"s audio, ([\d.]+) s language", clean_first("language alone")),
+    ("README.md", r"says ([\d.]+) a minute on 20 test minutes", at(*HEARD_FALSE)),
+    ("clcr_edge/assets/digits-student/MODEL_CARD.md", r"([\d.]+) false events a minute on 20", at(*HEARD_FALSE)),
     ("README.md", r"and (\d+) in [\d.]+ minutes of NASA film", at("real_clips", "false_events")),
     ("README.md", r"and \d+ in ([\d.]+) minutes of NASA film", at("real_clips", "minutes")),
     ("clcr_edge/assets/digits-student/MODEL_CARD.md", r"(\d+) in [\d.]+ minutes of real", at("real_clips", "false_events")),
