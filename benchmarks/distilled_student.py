@@ -218,9 +218,8 @@ def page(result: dict[str, Any]) -> str:
         "```sh\n" + "\n".join(line[4:] for line in (__doc__ or "").splitlines() if line.startswith("    ")) + "\n```\n\n"
         f"{result['machine']}. Events right, in per cent; the gain is paired by event, with its standard error. The teacher looks\n"
         "ahead in the stream, and was run with all three only. Words are simulated where a speaker was left out, else the\n"
-        "recogniser's. Where nobody was left out, the student from scratch is one that shipped. The one that ships now has the same\n"
-        "shape; it learned audio from synthetic speech first, digits from stretched glyphs too, and another recogniser's words.\n"
-        "Nobody here did."
+        "recogniser's. Where nobody was left out, the student from scratch is the one that ships, before its last phase was run again "
+        "with the words of a better recogniser; these are of the one before. Nobody here learned from synthetic speech first."
         + (
             f" The student has {sizes['student']:,} parameters, the teacher {sizes['teacher']:,}: {sizes['teacher'] / sizes['student']:.1f}\n"
             "times as many, not the ten that the project wants of a student and its teacher."

@@ -41,7 +41,7 @@ from clcr_edge.train.recognised import ears_of
 _HERE = Path(__file__).resolve().parent
 _NAMES = frozenset(m.key for m in Modality)
 _WITHOUT = {"all three": frozenset[str](), **{f"{name} alone": _NAMES - {name} for name in ("vision", "audio", "language")}}
-_BIASES = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+_BIASES = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
 _STREAM_S, _SEED = 60.0, 5_000
 
 

@@ -47,7 +47,7 @@ def test_a_modality_that_says_too_little_alone_is_let_speak() -> None:
 
 def test_the_bias_has_an_end() -> None:
     point = choose_bias([quiet([5.0, 5.0, 5.0])], target=1.5)
-    assert (point.none_bias, point.after) == (2.5, 3.0)
+    assert (point.none_bias, point.after) == (2.0, 3.0)
 
 
 def test_it_moves_the_none_logit_and_nothing_else() -> None:

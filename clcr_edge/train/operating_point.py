@@ -32,7 +32,7 @@ MINUTES = 12
 _SEED = 31_000
 # Where the search begins and ends. benchmarks/operating_point.py shows what each bias takes: past the end, events are lost.
 _STEP = 0.125
-TOGETHER, ALONE = (0.0, 2.5), (-2.0, 1.0)
+TOGETHER, ALONE = (0.0, 2.0), (-2.0, 1.0)
 _NAMES = frozenset(m.key for m in Modality)
 
 LogProbs = npt.NDArray[np.float64]
